@@ -1,0 +1,2 @@
+//! ballast-edge
+fn main() {}

@@ -1,0 +1,2 @@
+//! ballast-cli
+fn main() {}

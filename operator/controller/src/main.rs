@@ -1,0 +1,2 @@
+//! ballast-controller
+fn main() {}
