@@ -1,0 +1,139 @@
+//! The contract: what a model takes and gives, and within which limits it runs (`contract.json`).
+
+use serde::{Deserialize, Serialize};
+
+use crate::TargetName;
+
+/// Element types by their Open Inference Protocol names; little-endian, row-major.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+#[allow(missing_docs)] // the names are the protocol's
+pub enum DataType {
+    Bool,
+    Uint8,
+    Uint16,
+    Uint32,
+    Uint64,
+    Int8,
+    Int16,
+    Int32,
+    Int64,
+    Fp32,
+    Fp64,
+}
+
+impl DataType {
+    /// Bytes of one element.
+    pub const fn size(self) -> usize {
+        match self {
+            Self::Bool | Self::Uint8 | Self::Int8 => 1,
+            Self::Uint16 | Self::Int16 => 2,
+            Self::Uint32 | Self::Int32 | Self::Fp32 => 4,
+            Self::Uint64 | Self::Int64 | Self::Fp64 => 8,
+        }
+    }
+}
+
+/// One input or output tensor; every dimension is static.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TensorSpec {
+    /// As the model names it.
+    pub name: String,
+    /// Element type.
+    pub datatype: DataType,
+    /// Dimensions, outermost first; empty for a scalar.
+    pub shape: Vec<u64>,
+}
+
+impl TensorSpec {
+    /// Elements, or `None` when the product overflows.
+    pub fn elements(&self) -> Option<u64> {
+        self.shape.iter().try_fold(1u64, |n, d| n.checked_mul(*d))
+    }
+
+    /// Bytes, or `None` on overflow.
+    pub fn bytes(&self) -> Option<u64> {
+        self.elements()?.checked_mul(self.datatype.size() as u64)
+    }
+}
+
+/// How golden vectors are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GoldenMatch {
+    /// Numbers within [`Tolerance`].
+    Values,
+    /// The index of the largest element along the last axis equals the label.
+    ArgMax,
+}
+
+/// `|a − b| ≤ absolute + relative · |b|`, b the expected value.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Tolerance {
+    /// In the output's unit.
+    pub absolute: f64,
+    /// A share of the expected value.
+    pub relative: f64,
+}
+
+/// What a release must reproduce on this very gateway before it serves.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Verification {
+    /// How `labels/<output>` of the golden vectors are compared, when the user gave labels.
+    pub golden_match: GoldenMatch,
+    /// Per mille of the vectors that must match (1000 = all).
+    pub min_matching_per_mille: u32,
+    /// For `outputs/<output>`.
+    pub tolerance: Tolerance,
+    /// An output that is not finite counts as a failure.
+    pub finite_outputs: bool,
+    /// Judged in Trial against `fallback` in the same minute; milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_latency_p99_millis: Option<u64>,
+    /// Whether the expected outputs came from the user; otherwise the reference evaluator made them.
+    pub user_golden: bool,
+}
+
+/// Limits that the sandbox enforces.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Limits {
+    /// The guest's whole linear memory, bytes, for one instance.
+    pub memory_bytes: u64,
+    /// From dequeue to answer, milliseconds.
+    pub deadline_millis: u64,
+    /// Instances that serve at once (one spare is kept besides).
+    pub instances: u32,
+    /// Requests that wait; more are refused.
+    pub max_queue: u32,
+}
+
+/// `contract.json`: a layer of every bundle, covered by the release statement.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Contract {
+    /// 1.
+    pub format: u32,
+    /// The name it is served under.
+    pub model: String,
+    /// `spec.model.version`.
+    pub version: String,
+    /// The variant that was compiled.
+    pub variant: String,
+    /// Built for this target.
+    pub target: TargetName,
+    /// Runner ABI (major << 16 | minor) that the plan needs.
+    pub abi: u32,
+    /// Major version of the plan format.
+    pub plan_major: u16,
+    /// In the order of the plan's entry 0.
+    pub inputs: Vec<TensorSpec>,
+    /// In the order of the plan's entry 0.
+    pub outputs: Vec<TensorSpec>,
+    /// What the sandbox enforces.
+    pub limits: Limits,
+    /// What Probing and Trial check.
+    pub verification: Verification,
+}
