@@ -1,0 +1,96 @@
+//! Those who should get little: no certificate, too much, too slow, too many.
+
+use ballast_fleet::{AdminSocket, FleetServer, Limits};
+use hyper::{Method, StatusCode};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use crate::client::{Connection, Key};
+use crate::harness::{Server, sync_request};
+
+#[tokio::test]
+async fn without_a_certificate_only_enrolment_and_roots_answer() {
+    let server = Server::start().await;
+    let mut anonymous = server.anonymous().await;
+    for path in ["/v2/", "/v1/assignments/sha256:00", "/v2/ns-a/digits/tags/list"] {
+        assert_eq!(anonymous.get(path).await.status, StatusCode::UNAUTHORIZED, "{path}");
+    }
+    assert_eq!(anonymous.post("/v1/sync", &sync_request()).await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(anonymous.get("/v1/roots/1").await.status, StatusCode::OK);
+    assert_eq!(anonymous.get("/nothing").await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_certificate_of_another_ca_ends_the_handshake() {
+    let server = Server::start().await;
+    let other = Server::start().await;
+    let (identity, key) = other.enrolled("ns-a").await;
+    let identity = Some((identity.certificate.as_str(), &key));
+    // TLS 1.3 tells the client with its first read.
+    if let Ok(mut connection) = Connection::open(server.address, server.authority.certificate_pem(), identity).await {
+        assert!(connection.send(Method::GET, "/v1/roots/1", &[], "").await.is_err());
+    }
+}
+
+#[tokio::test]
+async fn bodies_are_bounded_and_must_be_what_they_claim() {
+    let server = Server::start().await;
+    let mut anonymous = server.anonymous().await;
+    let big = vec![b' '; 65 << 10];
+    let answer = anonymous.send(Method::POST, "/v1/enroll", &[], big).await.unwrap();
+    assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE);
+    let mut anonymous = server.anonymous().await;
+    for rubbish in ["", "{", "[]", "{\"token\":1}", &"[".repeat(10_000)] {
+        let answer = anonymous.send(Method::POST, "/v1/enroll", &[], rubbish.to_owned()).await.unwrap();
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+    }
+    let secret = server.token("t", "ns-a", |_| {}).await;
+    let mut request = crate::harness::enrolment(&secret, &Key::new(), None);
+    request.csr = "-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n".into();
+    let answer = anonymous.post("/v1/enroll", &request).await;
+    assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+    assert!(answer.error().contains("PKCS#10"), "{}", answer.error());
+}
+
+#[tokio::test]
+async fn who_comes_when_it_is_full_is_told_when_to_come_back() {
+    let server = Server::with(Limits { pulls: 0, enrolments: 0, ..Limits::default() }).await;
+    let answer = server.anonymous().await.send(Method::POST, "/v1/enroll", &[], "{}").await.unwrap();
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+    let seconds: u64 = answer.headers["retry-after"].to_str().unwrap().parse().unwrap();
+    assert!((2..=9).contains(&seconds));
+
+    let full = Server::with(Limits { requests: 0, ..Limits::default() }).await;
+    let answer = full.anonymous().await.get("/v1/roots/1").await;
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_never_ends_its_handshake_is_cut() {
+    let server = Server::start().await;
+    let mut silent = tokio::net::TcpStream::connect(server.address).await.unwrap();
+    silent.write_all(&[0x16, 0x03, 0x01]).await.unwrap();
+    // The clock is tokio's: it jumps as soon as nothing else is to do.
+    let mut rest = Vec::new();
+    assert_eq!(silent.read_to_end(&mut rest).await.unwrap_or(0), 0);
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_named() {
+    let taken = FleetServer::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let Err(error) = FleetServer::bind(taken.address()).await else { panic!("bound twice") };
+    let text = error.to_string();
+    assert!(text.contains(&taken.address().to_string()) && text.contains("--listen"), "{text}");
+}
+
+#[tokio::test]
+async fn the_administrators_socket_is_private_and_belongs_to_one_process() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("admin.sock");
+    std::fs::write(&path, "").unwrap(); // what a dead process may leave
+    let socket = AdminSocket::bind(&path).await.unwrap();
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(AdminSocket::bind(&path).await.is_err());
+    drop(socket);
+    AdminSocket::bind(&path).await.unwrap();
+}
