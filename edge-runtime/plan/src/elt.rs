@@ -1,0 +1,226 @@
+//! Element-wise programs: short register programs that the runner carries out over strips of elements which stay in
+//! the first-level cache, alone or on the result of a product or convolution.
+//!
+//! Registers `0..inputs` are the operands, further ones are temporaries. The value of the last instruction is the result.
+
+#[cfg(feature = "build")]
+use alloc::vec::Vec;
+
+use crate::record::{Field, Reader, choice, record};
+use crate::PlanError;
+
+/// Most operands of a program.
+pub const MAX_INPUTS: usize = 8;
+/// Most registers, operands included.
+pub const MAX_REGISTERS: usize = 16;
+/// Most instructions.
+pub const MAX_CODE: usize = 64;
+
+choice! {
+    /// What an instruction computes. `a`, `b`, `c` are registers, `i` is the immediate. Comparisons give 1 or 0.
+    /// NaN goes through everything except comparisons.
+    pub enum EltOp("element-wise operation") {
+        /// `a`
+        #[default]
+        Move = 0,
+        /// `i`
+        Const = 1,
+        /// `a + b`
+        Add = 2,
+        /// `a − b`
+        Sub = 3,
+        /// `a · b`
+        Mul = 4,
+        /// `a ÷ b`
+        Div = 5,
+        /// the smaller one
+        Min = 6,
+        /// the larger one
+        Max = 7,
+        /// `a · b + c`, rounded once or twice as the target does it best
+        MulAdd = 8,
+        /// `a + i`
+        AddImm = 9,
+        /// `a · i`
+        MulImm = 10,
+        /// `min(a, i)`; `i` is a number
+        MinImm = 11,
+        /// `max(a, i)`; `i` is a number
+        MaxImm = 12,
+        /// `i − a`
+        RevSubImm = 13,
+        /// `i ÷ a`
+        RevDivImm = 14,
+        /// `−a`
+        Neg = 15,
+        /// `|a|`
+        Abs = 16,
+        /// `√a`
+        Sqrt = 17,
+        /// `eᵃ`
+        Exp = 18,
+        /// natural logarithm
+        Log = 19,
+        /// hyperbolic tangent
+        Tanh = 20,
+        /// `1 ÷ (1 + e⁻ᵃ)`
+        Sigmoid = 21,
+        /// Gauss error function
+        Erf = 22,
+        /// towards −∞
+        Floor = 23,
+        /// towards +∞
+        Ceil = 24,
+        /// to the nearest, halves to even
+        Round = 25,
+        /// −1, 0 or 1
+        Sign = 26,
+        /// `a · min(max(a + 3, 0), 6) ÷ 6`
+        HardSwish = 27,
+        /// `a == b`
+        Equal = 28,
+        /// `a < b`
+        Less = 29,
+        /// `a ≤ b`
+        LessOrEqual = 30,
+        /// `c ≠ 0 ? a : b`
+        Select = 31,
+        /// `a` to the power of `b`
+        Pow = 32,
+        /// sine
+        Sin = 33,
+        /// cosine
+        Cos = 34,
+        /// towards zero
+        Trunc = 35,
+    }
+}
+
+impl EltOp {
+    /// How many of `a`, `b`, `c` it reads.
+    pub const fn reads(self) -> usize {
+        match self {
+            Self::Const => 0,
+            Self::Move
+            | Self::AddImm
+            | Self::MulImm
+            | Self::MinImm
+            | Self::MaxImm
+            | Self::RevSubImm
+            | Self::RevDivImm
+            | Self::Neg
+            | Self::Abs
+            | Self::Sqrt
+            | Self::Exp
+            | Self::Log
+            | Self::Tanh
+            | Self::Sigmoid
+            | Self::Erf
+            | Self::Floor
+            | Self::Ceil
+            | Self::Round
+            | Self::Sign
+            | Self::HardSwish
+            | Self::Sin
+            | Self::Cos
+            | Self::Trunc => 1,
+            Self::Add
+            | Self::Sub
+            | Self::Mul
+            | Self::Div
+            | Self::Min
+            | Self::Max
+            | Self::Equal
+            | Self::Less
+            | Self::LessOrEqual
+            | Self::Pow => 2,
+            Self::MulAdd | Self::Select => 3,
+        }
+    }
+}
+
+record! {
+    /// One instruction.
+    pub struct EltInstr {
+        /// What it computes.
+        op: EltOp,
+        /// Register that takes the value; never one of the operands.
+        dst: u32,
+        /// Registers that it reads; those that it does not read are 0.
+        src: [u32; 3],
+        /// The immediate of the operations that have one, else 0.
+        imm: f32,
+    }
+}
+
+const INSTR_BYTES: usize = 24;
+
+/// A program that was checked: every register exists and is written before it is read.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct EltProgram<'a> {
+    inputs: usize,
+    registers: usize,
+    code: &'a [u8],
+}
+
+impl<'a> EltProgram<'a> {
+    /// Operands.
+    pub fn inputs(&self) -> usize {
+        self.inputs
+    }
+
+    /// Registers, operands included.
+    pub fn registers(&self) -> usize {
+        self.registers
+    }
+
+    /// How many instructions.
+    pub fn len(&self) -> usize {
+        self.code.len() / INSTR_BYTES
+    }
+
+    /// Never: a program has at least one instruction.
+    pub fn is_empty(&self) -> bool {
+        self.code.is_empty()
+    }
+
+    /// The instructions in order.
+    pub fn code(&self) -> impl Iterator<Item = EltInstr> + use<'a> {
+        self.code.chunks_exact(INSTR_BYTES).filter_map(|bytes| EltInstr::read(&mut Reader::new(bytes)).ok())
+    }
+
+    pub(crate) fn read(r: &mut Reader<'a>, index: u32) -> Result<Self, PlanError> {
+        let inputs = r.at_most("operands of a program", MAX_INPUTS as u32)? as usize;
+        let registers = r.at_most("registers of a program", MAX_REGISTERS as u32)? as usize;
+        let len = r.at_most("length of a program", MAX_CODE as u32)? as usize;
+        let code = r.bytes(len * INSTR_BYTES)?;
+        let malformed = PlanError::Program(index);
+        if len == 0 || inputs > registers {
+            return Err(malformed);
+        }
+        let mut written = (1u32 << inputs) - 1;
+        let mut body = Reader::new(code);
+        while !body.is_empty() {
+            let instr = EltInstr::read(&mut body)?;
+            if instr.src.iter().take(instr.op.reads()).any(|&s| s >= 32 || written & (1 << s) == 0) {
+                return Err(malformed);
+            }
+            if (instr.dst as usize) < inputs || instr.dst as usize >= registers {
+                return Err(malformed);
+            }
+            written |= 1 << instr.dst;
+        }
+        Ok(Self { inputs, registers, code })
+    }
+
+    /// How a program of these instructions lies in a plan.
+    #[cfg(feature = "build")]
+    pub fn encode(inputs: usize, registers: usize, code: &[EltInstr]) -> Vec<u8> {
+        let mut out = Vec::new();
+        for n in [inputs, registers, code.len()] {
+            (n as u32).write(&mut out);
+        }
+        code.iter().for_each(|instr| instr.write(&mut out));
+        out
+    }
+}
