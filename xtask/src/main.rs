@@ -1,2 +1,40 @@
-//! xtask
-fn main() {}
+//! The project's chores: `cargo xtask demo | test | bench | …`.
+//!
+//! Depends on no room of the project: it compiles in seconds, and what it says about the binaries it sees from outside.
+
+mod demo;
+mod process;
+mod python;
+mod safetensors;
+mod test;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", about = "The project's chores")]
+struct Arguments {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Debug, Subcommand)]
+enum Chore {
+    /// Run the whole loop on this machine: a fleet, a real model, good and bad releases, live traffic.
+    Demo(demo::Options),
+    /// Run every test of the project, the demo included.
+    Test(test::Options),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().chore {
+        Chore::Demo(options) => demo::run(options),
+        Chore::Test(options) => test::all(options),
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}

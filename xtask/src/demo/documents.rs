@@ -1,0 +1,105 @@
+//! The YAML files that the demo puts into the operator's directory: what a user would write.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+/// The demo's deployment and the name it serves under.
+pub const DEPLOYMENT: &str = "digits";
+
+/// Marks the directory as a fleet's, so that an unmounted one does not read as "delete everything".
+pub const FLEET: &str = "\
+apiVersion: ballast.dev/v1alpha1
+kind: Fleet
+metadata:
+  name: demo
+";
+
+/// Lets `uses` gateways in.
+pub fn token(uses: usize) -> String {
+    format!(
+        "\
+apiVersion: ballast.dev/v1alpha1
+kind: EnrollmentToken
+metadata:
+  name: demo
+spec:
+  labels:
+    fleet: demo
+  uses: {uses}
+"
+    )
+}
+
+/// One version of a model. Soak and trial are short for the demo; the defaults are minutes.
+#[derive(Debug, Clone)]
+pub struct Deployment<'a> {
+    /// `metadata.name`.
+    pub name: &'a str,
+    /// `spec.model.version`.
+    pub version: &'a str,
+    /// Below the directory.
+    pub source: &'a str,
+    /// `sha256:…` of the source.
+    pub digest: &'a str,
+    /// Digest of `golden.safetensors`, if there is one.
+    pub golden: Option<&'a str>,
+    /// Whether an output must be finite; switched off only to force a bad release through.
+    pub finite_outputs: bool,
+}
+
+impl Deployment<'_> {
+    /// As YAML.
+    pub fn yaml(&self) -> String {
+        let Self { name, version, source, digest, golden, finite_outputs } = self;
+        let golden = golden.map_or(String::new(), |digest| {
+            format!(
+                "    golden:
+      source:
+        uri: file:///golden.safetensors
+        digest: \"{digest}\"
+      match: ArgMax
+      minMatching: \"90%\"
+"
+            )
+        });
+        format!(
+            "\
+apiVersion: ballast.dev/v1alpha1
+kind: ModelDeployment
+metadata:
+  name: {name}
+spec:
+  model:
+    version: \"{version}\"
+    source:
+      uri: file:///{source}
+      digest: \"{digest}\"
+  gatewaySelector:
+    matchLabels:
+      fleet: demo
+  verification:
+{golden}    finiteOutputs: {finite_outputs}
+  rollout:
+    steps:
+    - gateways: 1
+    - gateways: \"50%\"
+    - gateways: \"100%\"
+    soak: 1s
+    silenceDeadline: 60s
+    trial:
+      minDuration: 2s
+      minRequests: 150
+      maxFailures: 0
+"
+        )
+    }
+}
+
+/// Writes a file so that a watcher never sees half of it.
+pub fn put(directory: &Path, name: &str, text: &[u8]) -> Result<()> {
+    let (hidden, path) = (directory.join(format!(".{name}.new")), directory.join(name));
+    std::fs::write(&hidden, text)
+        .and_then(|()| std::fs::rename(&hidden, &path))
+        .with_context(|| format!("cannot write {}", path.display()))
+}

@@ -1,0 +1,248 @@
+//! The fleet on this machine: one operator, its directory, N gateways with their own state, ports and cables.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use sha2::{Digest as _, Sha256};
+
+use super::documents;
+use super::proxy::Cable;
+use super::status::Cli;
+use crate::process::{Process, interrupted};
+
+/// A child that has not come up after so long will not.
+const START: Duration = Duration::from_secs(30);
+
+/// The three binaries.
+#[derive(Debug, Clone)]
+pub struct Binaries {
+    /// `ballast-operator`.
+    pub operator: PathBuf,
+    /// `ballast-edge`.
+    pub edge: PathBuf,
+    /// `ballast`.
+    pub cli: PathBuf,
+}
+
+/// One gateway.
+#[derive(Debug)]
+pub struct Gateway {
+    /// `gateway-1`, ….
+    pub name: String,
+    /// Where it answers.
+    pub http: SocketAddr,
+    /// Its way to the operator.
+    pub cable: Cable,
+    /// Denied newer CPU features, so that it needs another build.
+    pub held_back: bool,
+    process: Process,
+}
+
+/// Everything that runs; ended when dropped.
+#[derive(Debug)]
+pub struct Fleet {
+    /// Holds logs, states, the directory.
+    pub root: PathBuf,
+    /// The user's command line.
+    pub cli: Cli,
+    /// All of them.
+    pub gateways: Vec<Gateway>,
+    binaries: Binaries,
+    listen: SocketAddr,
+    operator: Option<Process>,
+}
+
+impl Fleet {
+    /// Makes the directory and starts the operator; no gateway yet.
+    pub fn start(root: &Path, binaries: Binaries, gateways: usize) -> Result<Self> {
+        for folder in ["fleet", "logs", "gateways"] {
+            fs::create_dir_all(root.join(folder))
+                .with_context(|| format!("cannot make {}", root.join(folder).display()))?;
+        }
+        documents::put(&root.join("fleet"), "fleet.yaml", documents::FLEET.as_bytes())?;
+        documents::put(&root.join("fleet"), "token.yaml", documents::token(gateways).as_bytes())?;
+        // A socket's path may have about 100 bytes: the target directory's may be longer.
+        let socket = std::env::temp_dir().join(format!("ballast-demo-{}.sock", std::process::id()));
+        let cli = Cli { binary: binaries.cli.clone(), socket };
+        let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut fleet = Self { root: root.to_owned(), cli, gateways: Vec::new(), binaries, listen, operator: None };
+        fleet.start_operator()?;
+        Ok(fleet)
+    }
+
+    /// The directory that the operator watches.
+    pub fn directory(&self) -> PathBuf {
+        self.root.join("fleet")
+    }
+
+    fn operator_state(&self) -> PathBuf {
+        self.root.join("state")
+    }
+
+    /// Starts the operator, on the port of last time if there was one, and waits until it answers.
+    pub fn start_operator(&mut self) -> Result<()> {
+        let endpoint = self.operator_state().join("endpoint");
+        let _ = fs::remove_file(&endpoint);
+        let mut command = Command::new(&self.binaries.operator);
+        command.arg("--directory").arg(self.directory()).arg("--state").arg(self.operator_state());
+        command.arg("--listen").arg(self.listen.to_string()).arg("--admin-socket").arg(&self.cli.socket);
+        self.operator = Some(Process::start("ballast-operator", &mut command, &self.root.join("logs/operator.log"))?);
+        let url = self.wait_for_file(&endpoint, None)?;
+        let address = url
+            .strip_prefix("https://")
+            .with_context(|| format!("{} holds no https:// address", endpoint.display()))?;
+        self.listen = address.parse().with_context(|| format!("the operator's endpoint {url} is not an address"))?;
+        let deadline = Instant::now() + START;
+        while let Err(error) = self.cli.run(&["gateways", "list", "-o", "json"]) {
+            self.check()?;
+            ensure!(Instant::now() < deadline && !interrupted(), "the operator does not answer: {error:#}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        Ok(())
+    }
+
+    /// As in a power cut.
+    pub fn kill_operator(&mut self) {
+        if let Some(mut operator) = self.operator.take() {
+            operator.kill();
+        }
+    }
+
+    /// Enrols and starts one more gateway.
+    pub fn add_gateway(&mut self, held_back: bool) -> Result<()> {
+        let name = format!("gateway-{}", self.gateways.len() + 1);
+        let folder = self.root.join("gateways").join(&name);
+        let state = folder.join("state");
+        fs::create_dir_all(&folder)?;
+        let cable = Cable::lay(self.listen).context("no free port")?;
+        let token = self.wait_for_file(&self.operator_state().join("tokens/demo"), None)?;
+        let token_file = folder.join("token");
+        fs::write(&token_file, through_cable(&token, cable.address())?)?;
+        let deny = if held_back { denied_features() } else { &[] };
+        let config = format!(
+            "# Written by the demo; every key is described in docs/edge-configuration.md\nstate = {state:?}\n\n[serve]\nhttp = \"127.0.0.1:0\"\n\n[cpu_features]\ndeny = {deny:?}\n"
+        );
+        let config_file = folder.join("edge.toml");
+        fs::write(&config_file, config)?;
+        let output = Command::new(&self.binaries.edge)
+            .args(["enroll", "--config"])
+            .arg(&config_file)
+            .arg("--token")
+            .arg(&token_file)
+            .arg("--state")
+            .arg(&state)
+            .output()
+            .context("cannot start ballast-edge enroll")?;
+        ensure!(output.status.success(), "{name} could not enrol: {}", String::from_utf8_lossy(&output.stderr).trim());
+        let mut command = Command::new(&self.binaries.edge);
+        command.arg("run").arg("--config").arg(&config_file);
+        let mut process = Process::start(&name, &mut command, &self.root.join(format!("logs/{name}.log")))?;
+        let http = self.wait_for_file(&state.join("http"), Some(&mut process))?;
+        let http =
+            http.trim_start_matches("http://").parse().with_context(|| format!("{name} says it serves at {http:?}"))?;
+        self.gateways.push(Gateway { name, http, cable, held_back, process });
+        Ok(())
+    }
+
+    /// An error if a process ended that should run.
+    pub fn check(&mut self) -> Result<()> {
+        let processes = self.operator.iter_mut().chain(self.gateways.iter_mut().map(|g| &mut g.process));
+        for process in processes {
+            if let Some(status) = process.ended() {
+                bail!("{} ended ({status}); the end of its log:\n{}", process.name, tail(&process.log));
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies a file into the directory; its digest.
+    pub fn add_file(&self, from: &Path, name: &str) -> Result<String> {
+        let bytes = fs::read(from).with_context(|| format!("cannot read {}", from.display()))?;
+        documents::put(&self.directory(), name, &bytes)?;
+        Ok(format!("sha256:{}", Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect::<String>()))
+    }
+
+    fn wait_for_file(&mut self, path: &Path, mut process: Option<&mut Process>) -> Result<String> {
+        let deadline = Instant::now() + START;
+        loop {
+            if let Ok(text) = fs::read_to_string(path)
+                && !text.trim().is_empty()
+            {
+                return Ok(text.trim().to_owned());
+            }
+            self.check()?;
+            if let Some(process) = process.as_deref_mut()
+                && let Some(status) = process.ended()
+            {
+                bail!("{} ended ({status}); the end of its log:\n{}", process.name, tail(&process.log));
+            }
+            ensure!(!interrupted(), "interrupted");
+            ensure!(Instant::now() < deadline, "{} did not appear within {} s", path.display(), START.as_secs());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        // All are asked first, then each is waited for.
+        self.gateways.iter().for_each(|g| g.process.ask_to_end());
+        if let Some(operator) = &self.operator {
+            operator.ask_to_end();
+        }
+        self.gateways.clear();
+        self.operator = None;
+        let _ = fs::remove_file(&self.cli.socket);
+    }
+}
+
+/// The token with the cable's address in place of the operator's: the gateway knows no other way. TLS goes through
+/// unread, and the certificate is checked against the same pinned CA.
+fn through_cable(token: &str, address: SocketAddr) -> Result<String> {
+    const PREFIX: &str = "ballast-token-v1.";
+    let body = token.trim().strip_prefix(PREFIX).context("not an enrolment token")?;
+    let mut json: serde_json::Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(body)?)?;
+    json["endpoint"] = format!("https://{address}").into();
+    Ok(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(json.to_string())))
+}
+
+/// What a machine one generation older does not have.
+fn denied_features() -> &'static [&'static str] {
+    if cfg!(target_arch = "x86_64") {
+        &["avx2", "fma", "bmi1", "bmi2"]
+    } else {
+        &["lse", "dotprod", "rdm", "rcpc", "fp16"]
+    }
+}
+
+fn tail(log: &Path) -> String {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(15)..].iter().map(|l| format!("    {l}\n")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_endpoint_of_a_token_changes() {
+        let token = format!(
+            "ballast-token-v1.{}",
+            URL_SAFE_NO_PAD.encode(r#"{"endpoint":"https://a:1","caSha256":"x","secret":"s"}"#)
+        );
+        let changed = through_cable(&token, "127.0.0.1:9".parse().unwrap()).unwrap();
+        let json: serde_json::Value = serde_json::from_slice(
+            &URL_SAFE_NO_PAD.decode(changed.strip_prefix("ballast-token-v1.").unwrap()).unwrap(),
+        )
+        .unwrap();
+        assert_eq!(json, serde_json::json!({"endpoint": "https://127.0.0.1:9", "caSha256": "x", "secret": "s"}));
+        assert!(through_cable("something else", "127.0.0.1:9".parse().unwrap()).is_err());
+    }
+}
