@@ -2,6 +2,7 @@
 //!
 //! Depends on no room of the project: it compiles in seconds, and what it says about the binaries it sees from outside.
 
+mod bans;
 mod demo;
 mod process;
 mod python;

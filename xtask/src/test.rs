@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use crate::demo::prerequisites;
 use crate::process::{run, show};
-use crate::{python, workspace};
+use crate::{bans, python, workspace};
 
 /// `cargo xtask test`.
 #[derive(Debug, Args)]
@@ -101,31 +101,9 @@ fn rustdoc() -> Result<Tally> {
     Ok(ONE)
 }
 
-/// What `deny.toml` bans must not be in the lock file, nor may the gateway link what only the cloud needs.
 fn bans() -> Result<Tally> {
-    let lock = std::fs::read_to_string(workspace::root().join("Cargo.lock")).context("Cargo.lock")?;
-    let banned = banned_in(&lock);
-    ensure!(banned.is_empty(), "Cargo.lock contains what deny.toml bans: {}", banned.join(", "));
-    let output = workspace::cargo()
-        .args(["tree", "--package", "ballast-edge", "--edges", "normal", "--prefix", "none", "--format", "{p}"])
-        .output()
-        .context("cargo tree")?;
-    ensure!(output.status.success(), "cargo tree failed: {}", String::from_utf8_lossy(&output.stderr).trim());
-    let tree = String::from_utf8_lossy(&output.stdout);
-    let heavy = ["cranelift-codegen", "kube", "k8s-openapi", "schemars", "rten-onnx"];
-    let found: Vec<&str> =
-        heavy.into_iter().filter(|name| tree.lines().any(|l| l.split(' ').next() == Some(name))).collect();
-    ensure!(found.is_empty(), "ballast-edge depends on {}, which only the cloud needs", found.join(", "));
+    bans::check()?;
     Ok(ONE)
-}
-
-fn banned_in(lock: &str) -> Vec<&str> {
-    let names = lock.lines().filter_map(|l| l.strip_prefix("name = \"")?.strip_suffix('"'));
-    names
-        .filter(|name| {
-            ["aws-lc-rs", "aws-lc-sys", "aws-lc-fips-sys", "openssl", "openssl-sys", "native-tls"].contains(name)
-        })
-        .collect()
 }
 
 /// `cargo test`, its output shown as it comes and its results added up.
@@ -281,18 +259,5 @@ mod tests {
         let line = "test result: FAILED. 17 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.11s";
         assert_eq!(result_line(line), Some(Tally { passed: 17, failed: 2 }));
         assert_eq!(result_line("running 3 tests"), None);
-    }
-
-    #[test]
-    fn banned_crates_show() {
-        assert_eq!(banned_in("[[package]]\nname = \"aws-lc-rs\"\nversion = \"1\"\n"), ["aws-lc-rs"]);
-        assert!(banned_in("name = \"ring\"\n").is_empty());
-    }
-
-    #[test]
-    fn the_committed_lock_file_has_no_banned_crate() {
-        let lock = std::fs::read_to_string(workspace::root().join("Cargo.lock")).unwrap();
-        assert!(lock.contains("name = \"ring\""), "the check reads the right file");
-        assert_eq!(banned_in(&lock), Vec::<&str>::new());
     }
 }
