@@ -1,7 +1,7 @@
 //! The administrator's listener: HTTP/1.1 over a unix socket that only its owner may open.
 
 use std::io;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -31,7 +31,10 @@ impl AdminSocket {
     /// Binds with mode 0600. A socket that a dead process left behind is replaced; a living one's is not.
     pub async fn bind(path: &Path) -> Result<Self, AdminError> {
         let fail = |doing| move |source| AdminError { doing, path: path.to_owned(), source };
-        if path.exists() {
+        if let Ok(metadata) = std::fs::symlink_metadata(path) {
+            if !metadata.file_type().is_socket() {
+                return Err(fail("bound")(io::Error::other("there is a file of that name that is no socket")));
+            }
             if UnixStream::connect(path).await.is_ok() {
                 return Err(fail("bound")(io::Error::other("another operator answers on it")));
             }

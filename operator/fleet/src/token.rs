@@ -71,8 +71,11 @@ pub struct TokenRecord {
     pub namespace: NamespaceUid,
     /// Labels that they get.
     pub labels: Labels,
-    /// How many may still enrol.
-    pub uses_left: u32,
+    /// How many gateways may enrol with it.
+    pub uses: u32,
+    /// How many have; counted by the store alone.
+    #[serde(default)]
+    pub used: u32,
     /// Not accepted from this time on.
     pub expires: UnixMillis,
     /// A machine with the display name of an enrolled gateway takes that gateway's place (a new disk, say).

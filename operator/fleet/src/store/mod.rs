@@ -118,7 +118,8 @@ pub trait GatewayStore: Send + std::marker::Sync + 'static {
     fn reports(&self, id: GatewayId) -> BoxFuture<'_, Result<Vec<StoredReport>, StoreError>>;
     /// Counts over the enrolled gateways that reported on a release.
     fn tally(&self, key: ReleaseKey) -> BoxFuture<'_, Result<Tally, StoreError>>;
-    /// Adds a token, or replaces the one with the same namespace and name.
+    /// Adds a token, or replaces the one with the same namespace and name. Uses that were counted under the same secret
+    /// stay counted, whatever `used` says.
     fn put_token(&self, token: TokenRecord) -> BoxFuture<'_, Result<(), StoreError>>;
     /// Removes a token by namespace and name.
     fn remove_token(&self, namespace: NamespaceUid, name: String) -> BoxFuture<'_, Result<(), StoreError>>;

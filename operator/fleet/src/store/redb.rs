@@ -150,7 +150,7 @@ impl<'t> Tables<'t> {
         if e.now >= token.expires {
             return Err(StoreError::TokenExpired(token.name));
         }
-        if token.uses_left == 0 {
+        if token.used >= token.uses {
             return Err(StoreError::TokenUsedUp(token.name));
         }
         let replaced = match (&e.display_name, token.allow_replace) {
@@ -161,7 +161,7 @@ impl<'t> Tables<'t> {
             }
             _ => None,
         };
-        token.uses_left -= 1;
+        token.used += 1;
         self.tokens.insert(hash.as_str(), json(&token)?.as_slice()).map_err(backend)?;
         self.write(GatewayRow {
             id: replaced.as_ref().map_or(e.id, |r| r.id.clone()),
@@ -223,9 +223,12 @@ impl<'t> Tables<'t> {
         Ok((self.write(row)?, reports))
     }
 
-    fn put_token(&mut self, token: &TokenRecord) -> Result<(), StoreError> {
+    fn put_token(&mut self, mut token: TokenRecord) -> Result<(), StoreError> {
+        let known = self.tokens.get(token.hash.hex().as_str()).map_err(backend)?.map(|v| read_json(v.value()));
+        let known: Option<TokenRecord> = known.transpose()?;
+        token.used = known.map_or(0, |k| k.used);
         self.remove_token(&token.namespace, &token.name)?;
-        self.tokens.insert(token.hash.hex().as_str(), json(token)?.as_slice()).map_err(backend)?;
+        self.tokens.insert(token.hash.hex().as_str(), json(&token)?.as_slice()).map_err(backend)?;
         Ok(())
     }
 
@@ -451,7 +454,7 @@ impl GatewayStore for RedbStore {
     }
 
     fn put_token(&self, token: TokenRecord) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.write(move |tables| tables.put_token(&token))
+        self.write(move |tables| tables.put_token(token))
     }
 
     fn remove_token(&self, namespace: NamespaceUid, name: String) -> BoxFuture<'_, Result<(), StoreError>> {

@@ -33,7 +33,7 @@ async fn a_lost_answer_costs_no_second_use_and_names_in_the_request_are_ignored(
 #[tokio::test]
 async fn racing_enrolments_never_use_a_token_more_often_than_it_says() {
     let server = Server::start().await;
-    let secret = server.token("three", "ns-a", |t| t.uses_left = 3).await;
+    let secret = server.token("three", "ns-a", |t| t.uses = 3).await;
     let mut racing = tokio::task::JoinSet::new();
     for _ in 0..10 {
         let mut connection = server.anonymous().await;
@@ -58,7 +58,7 @@ async fn expired_and_unknown_tokens_say_so() {
 #[tokio::test]
 async fn only_a_token_that_allows_it_replaces_a_box_of_the_same_name() {
     let server = Server::start().await;
-    let plain = server.token("plain", "ns-a", |t| t.uses_left = 2).await;
+    let plain = server.token("plain", "ns-a", |t| t.uses = 2).await;
     let old = Key::new();
     let mut open = server.anonymous().await;
     let first: Identity = open.post("/v1/enroll", &enrolment(&plain, &old, Some("box"))).await.json();

@@ -81,7 +81,7 @@ pub struct Server {
     pub decisions: Arc<Decisions>,
     pub fleet: Arc<Fleet>,
     pub stop: watch::Sender<bool>,
-    pub directory: tempfile::TempDir,
+    pub _directory: tempfile::TempDir,
 }
 
 impl Server {
@@ -115,7 +115,7 @@ impl Server {
         let (stop, stopped) = watch::channel(false);
         let serving = server.serve(Arc::clone(&fleet), vec!["localhost".into(), "127.0.0.1".into()], stopped);
         tokio::spawn(async move { serving.await.unwrap() });
-        Self { address, authority, store, registry, decisions, fleet, stop, directory }
+        Self { address, authority, store, registry, decisions, fleet, stop, _directory: directory }
     }
 
     pub async fn token(&self, name: &str, namespace: &str, change: impl FnOnce(&mut TokenRecord)) -> String {
@@ -125,7 +125,8 @@ impl Server {
             name: name.into(),
             namespace: namespace.parse().unwrap(),
             labels: [("line".to_owned(), "bottling".to_owned())].into(),
-            uses_left: 1,
+            uses: 1,
+            used: 0,
             expires: UnixMillis(now().0 + 60_000),
             allow_replace: false,
         };
@@ -144,7 +145,7 @@ impl Server {
     }
 
     pub async fn enrolled(&self, namespace: &str) -> (Identity, Key) {
-        let secret = self.token(&format!("t-{namespace}"), namespace, |t| t.uses_left = 1).await;
+        let secret = self.token(&format!("t-{namespace}"), namespace, |t| t.uses = 1).await;
         let key = Key::new();
         let identity = self.anonymous().await.post("/v1/enroll", &enrolment(&secret, &key, None)).await.json();
         (identity, key)

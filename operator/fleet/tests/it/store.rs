@@ -90,7 +90,8 @@ async fn everything_is_there_after_a_restart_and_one_process_holds_the_file() {
         name: "t".into(),
         namespace: "ns".parse().unwrap(),
         labels: [].into(),
-        uses_left: 2,
+        uses: 2,
+        used: 0,
         expires: UnixMillis(100),
         allow_replace: false,
     };
@@ -114,7 +115,10 @@ async fn everything_is_there_after_a_restart_and_one_process_holds_the_file() {
         }
     };
     assert_eq!(store.born(), UnixMillis(5));
-    assert_eq!(store.tokens().await.unwrap()[0].uses_left, 1);
+    assert_eq!(store.tokens().await.unwrap()[0].used, 1);
+    store.put_token(TokenRecord { uses: 5, ..token }).await.unwrap();
+    let changed = store.tokens().await.unwrap();
+    assert_eq!((changed.len(), changed[0].uses, changed[0].used), (1, 5, 1), "a changed token forgets no use");
     assert_eq!(store.enroll(Enroll { id: "gw-b".parse().unwrap(), ..enroll }).await.unwrap().id.as_str(), "gw-a");
 }
 

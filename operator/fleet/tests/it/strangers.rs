@@ -87,10 +87,14 @@ async fn the_administrators_socket_is_private_and_belongs_to_one_process() {
     use std::os::unix::fs::PermissionsExt as _;
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("admin.sock");
-    std::fs::write(&path, "").unwrap(); // what a dead process may leave
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap()); // what a dead process leaves behind
     let socket = AdminSocket::bind(&path).await.unwrap();
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     assert!(AdminSocket::bind(&path).await.is_err());
     drop(socket);
     AdminSocket::bind(&path).await.unwrap();
+    let file = directory.path().join("file");
+    std::fs::write(&file, "mine").unwrap();
+    assert!(AdminSocket::bind(&file).await.is_err());
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "mine");
 }
