@@ -30,6 +30,17 @@ pub struct Binaries {
     pub cli: PathBuf,
 }
 
+impl Binaries {
+    /// All of one folder.
+    pub fn of(folder: &Path) -> Self {
+        Self {
+            operator: folder.join("ballast-operator"),
+            edge: folder.join("ballast-edge"),
+            cli: folder.join("ballast"),
+        }
+    }
+}
+
 /// One gateway.
 #[derive(Debug)]
 pub struct Gateway {

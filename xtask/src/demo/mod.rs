@@ -60,6 +60,9 @@ pub struct Options {
     /// Make the demo fail, to prove that it can.
     #[arg(long, hide = true)]
     inject: Option<Inject>,
+    /// Use the binaries of this folder instead of building them.
+    #[arg(long, hide = true, value_name = "DIR")]
+    binaries: Option<PathBuf>,
 }
 
 /// Deliberate faults.
@@ -79,8 +82,13 @@ pub fn run(options: Options) -> Result<ExitCode> {
     let mut view = View::new();
     view.act("prerequisites");
     prerequisites::check(options.model.as_deref())?;
-    view.act("build (ballast-operator, ballast-edge, ballast; development profile)");
-    let binaries = build()?;
+    let binaries = match &options.binaries {
+        Some(folder) => Binaries::of(folder),
+        None => {
+            view.act("build (ballast-operator, ballast-edge, ballast; development profile)");
+            build()?
+        }
+    };
     let root = workspace::target_dir()?.join("demo").join(format!("run-{}", std::process::id()));
     let outcome = Demo::start(options, view, &root, binaries).and_then(Demo::play);
     match outcome {
@@ -107,9 +115,7 @@ pub fn run(options: Options) -> Result<ExitCode> {
 fn build() -> Result<Binaries> {
     let packages = ["ballast-controller", "ballast-edge", "ballast-cli"];
     process::run(workspace::cargo().arg("build").args(packages.iter().flat_map(|p| ["-p", p])))?;
-    let folder = workspace::target_dir()?.join("debug");
-    let binary = |name: &str| folder.join(format!("{name}{}", std::env::consts::EXE_SUFFIX));
-    Ok(Binaries { operator: binary("ballast-operator"), edge: binary("ballast-edge"), cli: binary("ballast") })
+    Ok(Binaries::of(&workspace::target_dir()?.join("debug")))
 }
 
 struct Demo {
