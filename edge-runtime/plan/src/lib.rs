@@ -85,6 +85,12 @@ pub struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
+    /// Without entries, programs and memory: for steps that are made by hand, in measurements and tests.
+    pub const fn empty() -> Self {
+        let programs = ProgramTable { count: 0, offsets: &[], bodies: &[] };
+        Self { arena_bytes: 0, weights_bytes: 0, state_bytes: 0, flop: 0, entries: &[], steps: &[], programs }
+    }
+
     /// Reads and checks every section, entry, program and step.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, PlanError> {
         if bytes.len() > MAX_PLAN_BYTES {

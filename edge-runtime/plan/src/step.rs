@@ -155,7 +155,7 @@ record! {
         dims: [u32; MAX_DIMS],
         /// Row-major over `dims`. May be the same place as an operand that is read in the same order.
         out: At,
-        /// Converted from f32 on the way out: integers are rounded to the nearest and saturated, Booleans are `≠ 0`.
+        /// Converted from f32 on the way out: integers are cut towards zero and saturated, Booleans are `≠ 0`.
         dtype: DType,
         /// As many as the program takes.
         operands: List<Operand, { crate::elt::MAX_INPUTS }>,

@@ -1,0 +1,7 @@
+//! The runner as the build script made it.
+
+/// The guest that runs every plan: simd128 and relaxed SIMD. `edge-runtime/runner/ABI.md` says how to talk to it.
+pub const RUNNER_WASM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/runner.wasm"));
+
+/// The same without relaxed SIMD, for engines where a fused multiply-add is a call (Pulley).
+pub const RUNNER_WASM_MULADD: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/runner-muladd.wasm"));

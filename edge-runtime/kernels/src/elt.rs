@@ -1,0 +1,353 @@
+//! Element-wise programs over strips: each instruction goes over a strip of [`STRIP`] elements, so that its decoding costs
+//! nothing and all registers stay in the first-level cache.
+
+use core::mem::MaybeUninit;
+
+use ballast_plan::elt::{MAX_CODE, MAX_INPUTS, MAX_REGISTERS};
+use ballast_plan::step::{BiasOf, Elt, Epilogue, MAX_DIMS};
+use ballast_plan::{DType, EltInstr, EltOp, EltProgram, Plan};
+
+use crate::simd::{Simd, kernel};
+use crate::{Memory, math};
+
+/// Elements of a strip: 16 registers of 1 KiB are half of a small first-level cache.
+pub const STRIP: usize = 256;
+
+/// The registers' memory; a checked program writes each part before it reads it.
+#[repr(C, align(64))]
+struct Registers(MaybeUninit<[[f32; STRIP]; MAX_REGISTERS]>);
+
+/// A program taken apart, with its registers.
+pub struct Machine {
+    code: [EltInstr; MAX_CODE],
+    len: usize,
+    registers: Registers,
+    /// What each operand's register was last filled with.
+    splats: [(*const f32, usize); MAX_INPUTS],
+}
+
+impl Machine {
+    /// Of a program of the plan.
+    #[inline(always)]
+    pub fn new(program: &EltProgram<'_>) -> Self {
+        let mut machine = Self {
+            code: [EltInstr::default(); MAX_CODE],
+            len: 0,
+            registers: Registers(MaybeUninit::uninit()),
+            splats: [(core::ptr::null(), 0); MAX_INPUTS],
+        };
+        for (place, instr) in machine.code.iter_mut().zip(program.code()) {
+            *place = instr;
+            machine.len += 1;
+        }
+        machine
+    }
+
+    #[inline(always)]
+    fn register(&mut self, index: usize) -> *mut f32 {
+        self.registers.0.as_mut_ptr().cast::<f32>().wrapping_add(index * STRIP)
+    }
+
+    /// One value repeated `n` times in operand `index`'s register.
+    #[inline(always)]
+    unsafe fn splat<S: Simd>(&mut self, index: usize, value: *const f32, n: usize) -> *const f32 {
+        let register = self.register(index);
+        let (last, filled) = self.splats[index];
+        if last != value || filled < n {
+            let v = S::splat(*value);
+            for i in (0..n).step_by(S::LANES) {
+                S::store(register.add(i), v);
+            }
+            self.splats[index] = (value, n);
+        }
+        register
+    }
+
+    /// Runs over `n ≤ STRIP` elements; `operands` are addresses of `n` floats each.
+    #[inline(always)]
+    unsafe fn run<S: Simd>(&mut self, operands: &[*const f32; MAX_INPUTS], inputs: usize, n: usize, out: *mut f32) {
+        let base = self.registers.0.as_mut_ptr().cast::<f32>();
+        let read = |r: u32| {
+            let r = r as usize;
+            if r < inputs { operands[r] } else { base.add(r * STRIP).cast_const() }
+        };
+        for (i, instr) in self.code[..self.len].iter().enumerate() {
+            let dst = if i + 1 == self.len { out } else { base.add(instr.dst as usize * STRIP) };
+            let [a, b, c] = instr.src;
+            one::<S>(instr.op, instr.imm, n, read(a), read(b), read(c), dst);
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn map<S: Simd>(n: usize, a: *const f32, dst: *mut f32, f: impl Fn(S::F) -> S::F) {
+    let mut i = 0;
+    while i + S::LANES <= n {
+        S::store(dst.add(i), f(S::load(a.add(i))));
+        i += S::LANES;
+    }
+    if i < n {
+        S::store_n(dst.add(i), f(S::load_n(a.add(i), n - i)), n - i);
+    }
+}
+
+#[inline(always)]
+unsafe fn zip<S: Simd>(n: usize, a: *const f32, b: *const f32, dst: *mut f32, f: impl Fn(S::F, S::F) -> S::F) {
+    let mut i = 0;
+    while i + S::LANES <= n {
+        S::store(dst.add(i), f(S::load(a.add(i)), S::load(b.add(i))));
+        i += S::LANES;
+    }
+    if i < n {
+        S::store_n(dst.add(i), f(S::load_n(a.add(i), n - i), S::load_n(b.add(i), n - i)), n - i);
+    }
+}
+
+#[inline(always)]
+unsafe fn zip3<S: Simd>(n: usize, abc: [*const f32; 3], dst: *mut f32, f: impl Fn(S::F, S::F, S::F) -> S::F) {
+    let [a, b, c] = abc;
+    let mut i = 0;
+    while i + S::LANES <= n {
+        S::store(dst.add(i), f(S::load(a.add(i)), S::load(b.add(i)), S::load(c.add(i))));
+        i += S::LANES;
+    }
+    if i < n {
+        let rest = n - i;
+        let v = f(S::load_n(a.add(i), rest), S::load_n(b.add(i), rest), S::load_n(c.add(i), rest));
+        S::store_n(dst.add(i), v, rest);
+    }
+}
+
+/// One instruction over one strip.
+#[inline(always)]
+unsafe fn one<S: Simd>(op: EltOp, imm: f32, n: usize, a: *const f32, b: *const f32, c: *const f32, dst: *mut f32) {
+    let i = S::splat(imm);
+    let truth = |mask: S::F| S::and(mask, S::splat(1.0));
+    match op {
+        EltOp::Move => map::<S>(n, a, dst, |x| x),
+        EltOp::Const => map::<S>(n, dst, dst, |_| i),
+        EltOp::Add => zip::<S>(n, a, b, dst, |x, y| S::add(x, y)),
+        EltOp::Sub => zip::<S>(n, a, b, dst, |x, y| S::sub(x, y)),
+        EltOp::Mul => zip::<S>(n, a, b, dst, |x, y| S::mul(x, y)),
+        EltOp::Div => zip::<S>(n, a, b, dst, |x, y| S::div(x, y)),
+        EltOp::Min => zip::<S>(n, a, b, dst, |x, y| S::min(x, y)),
+        EltOp::Max => zip::<S>(n, a, b, dst, |x, y| S::max(x, y)),
+        EltOp::MulAdd => zip3::<S>(n, [a, b, c], dst, |x, y, z| S::fma(x, y, z)),
+        EltOp::AddImm => map::<S>(n, a, dst, |x| S::add(x, i)),
+        EltOp::MulImm => map::<S>(n, a, dst, |x| S::mul(x, i)),
+        EltOp::MinImm => map::<S>(n, a, dst, |x| S::min_bound(x, i)),
+        EltOp::MaxImm => map::<S>(n, a, dst, |x| S::max_bound(x, i)),
+        EltOp::RevSubImm => map::<S>(n, a, dst, |x| S::sub(i, x)),
+        EltOp::RevDivImm => map::<S>(n, a, dst, |x| S::div(i, x)),
+        EltOp::Neg => map::<S>(n, a, dst, |x| S::neg(x)),
+        EltOp::Abs => map::<S>(n, a, dst, |x| S::abs(x)),
+        EltOp::Sqrt => map::<S>(n, a, dst, |x| S::sqrt(x)),
+        EltOp::Exp => map::<S>(n, a, dst, |x| math::exp::<S>(x)),
+        EltOp::Log => map::<S>(n, a, dst, |x| math::log::<S>(x)),
+        EltOp::Tanh => map::<S>(n, a, dst, |x| math::tanh::<S>(x)),
+        EltOp::Sigmoid => map::<S>(n, a, dst, |x| math::sigmoid::<S>(x)),
+        EltOp::Erf => map::<S>(n, a, dst, |x| math::erf::<S>(x)),
+        EltOp::Floor => map::<S>(n, a, dst, |x| S::floor(x)),
+        EltOp::Ceil => map::<S>(n, a, dst, |x| S::ceil(x)),
+        EltOp::Round => map::<S>(n, a, dst, |x| S::round(x)),
+        EltOp::Trunc => map::<S>(n, a, dst, |x| S::trunc(x)),
+        EltOp::Sign => map::<S>(n, a, dst, |x| {
+            let zero = S::splat(0.0);
+            let up = S::and(S::less(zero, x), S::splat(1.0));
+            let down = S::and(S::less(x, zero), S::splat(-1.0));
+            S::select(S::equal(x, x), S::or(up, down), x)
+        }),
+        EltOp::HardSwish => map::<S>(n, a, dst, |x| {
+            let gate = S::add(x, S::splat(3.0));
+            let gate = S::min_bound(S::max_bound(gate, S::splat(0.0)), S::splat(6.0));
+            S::mul(S::mul(x, gate), S::splat(1.0 / 6.0))
+        }),
+        EltOp::Equal => zip::<S>(n, a, b, dst, |x, y| truth(S::equal(x, y))),
+        EltOp::Less => zip::<S>(n, a, b, dst, |x, y| truth(S::less(x, y))),
+        EltOp::LessOrEqual => zip::<S>(n, a, b, dst, |x, y| truth(S::less_equal(x, y))),
+        EltOp::Select => zip3::<S>(n, [a, b, c], dst, |x, y, z| S::select(S::equal(z, S::splat(0.0)), y, x)),
+        EltOp::Pow => zip::<S>(n, a, b, dst, |x, y| math::pow::<S>(x, y)),
+        EltOp::Sin => map::<S>(n, a, dst, |x| math::sin::<S>(x, 0.0)),
+        EltOp::Cos => map::<S>(n, a, dst, |x| math::sin::<S>(x, 1.0)),
+    }
+}
+
+/// What follows a product or convolution, ready to run over rows of its result.
+pub struct Tail<'a> {
+    epilogue: &'a Epilogue,
+    memory: &'a Memory,
+    machine: Option<Machine>,
+}
+
+impl<'a> Tail<'a> {
+    /// Of a step of `plan`.
+    #[inline(always)]
+    pub fn new(plan: &Plan<'_>, epilogue: &'a Epilogue, memory: &'a Memory) -> Self {
+        let program = epilogue.program.checked_sub(1).and_then(|index| plan.program(index));
+        Self { epilogue, memory, machine: program.map(|p| Machine::new(&p)) }
+    }
+
+    /// The bias of a row, or 0.
+    #[inline(always)]
+    pub unsafe fn row_bias(&self, row: usize) -> f32 {
+        match self.epilogue.bias_of {
+            BiasOf::Row => *self.memory.floats(self.epilogue.bias).add(row),
+            BiasOf::None | BiasOf::Column => 0.0,
+        }
+    }
+
+    /// The biases of columns, if columns have some.
+    #[inline(always)]
+    pub unsafe fn column_bias(&self) -> Option<*const f32> {
+        match self.epilogue.bias_of {
+            BiasOf::Column => Some(self.memory.floats(self.epilogue.bias)),
+            BiasOf::None | BiasOf::Row => None,
+        }
+    }
+
+    /// Lower and upper bound, if there are any.
+    #[inline(always)]
+    pub fn bounds(&self) -> Option<(f32, f32)> {
+        let (low, high) = (self.epilogue.low, self.epilogue.high);
+        if low == f32::NEG_INFINITY && high == f32::INFINITY { None } else { Some((low, high)) }
+    }
+
+    /// There is a program to run.
+    #[inline(always)]
+    pub fn has_program(&self) -> bool {
+        self.machine.is_some()
+    }
+
+    /// Runs the program on `n` neighbouring results of one row, in place.
+    #[inline(always)]
+    pub unsafe fn finish<S: Simd>(&mut self, batch: usize, row: usize, col: usize, n: usize, out: *mut f32) {
+        let Some(machine) = &mut self.machine else { return };
+        let operands = self.epilogue.operands.as_slice();
+        let mut start = 0;
+        while start < n {
+            let strip = (n - start).min(STRIP);
+            let mut addresses = [core::ptr::null::<f32>(); MAX_INPUTS];
+            addresses[0] = out.add(start);
+            for (i, operand) in operands.iter().enumerate() {
+                let first = batch * operand.batch as usize + row * operand.row as usize;
+                let first = self.memory.floats(operand.at).add(first);
+                addresses[i + 1] = match operand.col {
+                    0 => machine.splat::<S>(i + 1, first, strip),
+                    _ => first.add(col + start),
+                };
+            }
+            machine.run::<S>(&addresses, operands.len() + 1, strip, out.add(start));
+            start += strip;
+        }
+    }
+}
+
+kernel! {
+    /// Runs a program over whole tensors.
+    pub fn elt(plan: &Plan<'_>, s: &Elt, memory: &Memory) = elt_on
+}
+
+#[inline(always)]
+unsafe fn elt_on<S: Simd>(plan: &Plan<'_>, s: &Elt, memory: &Memory) {
+    const COL: usize = MAX_DIMS - 1;
+    let Some(program) = plan.program(s.program) else { return };
+    let mut machine = Machine::new(&program);
+    let operands = s.operands.as_slice();
+    let cols = s.dims[COL] as usize;
+    let rows: usize = s.dims[..COL].iter().map(|&d| d as usize).product();
+    let mut index = [0u32; COL];
+    let mut offsets = [0isize; MAX_INPUTS];
+    let out = memory.write(s.out);
+    let mut converted = [0f32; STRIP];
+    for row in 0..rows {
+        let mut start = 0;
+        while start < cols {
+            let n = (cols - start).min(STRIP);
+            let mut addresses = [core::ptr::null::<f32>(); MAX_INPUTS];
+            for (i, operand) in operands.iter().enumerate() {
+                let stride = operand.strides[COL] as isize;
+                let first = offsets[i] + start as isize * stride;
+                let base = memory.read(operand.at);
+                addresses[i] = match (operand.dtype, stride) {
+                    (DType::F32, 1) => base.cast::<f32>().offset(first),
+                    (DType::F32, 0) => machine.splat::<S>(i, base.cast::<f32>().offset(first), n),
+                    (dtype, _) => {
+                        let register = machine.register(i);
+                        load(dtype, base, first, stride, n, register);
+                        register
+                    }
+                };
+            }
+            let place = row * cols + start;
+            match s.dtype {
+                DType::F32 => machine.run::<S>(&addresses, operands.len(), n, out.cast::<f32>().add(place)),
+                dtype => {
+                    machine.run::<S>(&addresses, operands.len(), n, converted.as_mut_ptr());
+                    store(dtype, converted.as_ptr(), n, out, place);
+                }
+            }
+            start += n;
+        }
+        for d in (0..COL).rev() {
+            index[d] += 1;
+            let wraps = index[d] == s.dims[d];
+            for (offset, operand) in offsets.iter_mut().zip(operands) {
+                let stride = operand.strides[d] as isize;
+                *offset += if wraps { -stride * (s.dims[d] as isize - 1) } else { stride };
+            }
+            if !wraps {
+                break;
+            }
+            index[d] = 0;
+        }
+    }
+}
+
+/// Strided elements of any type as floats.
+unsafe fn load(dtype: DType, base: *const u8, first: isize, stride: isize, n: usize, to: *mut f32) {
+    macro_rules! each {
+        ($t:ty, $convert:expr) => {
+            for i in 0..n {
+                let value = *base.cast::<$t>().offset(first + i as isize * stride);
+                *to.add(i) = $convert(value);
+            }
+        };
+    }
+    match dtype {
+        DType::F32 => each!(f32, |v: f32| v),
+        DType::Bool => each!(u8, |v: u8| if v == 0 { 0.0 } else { 1.0 }),
+        DType::U8 => each!(u8, f32::from),
+        DType::I8 => each!(i8, f32::from),
+        DType::U16 => each!(u16, f32::from),
+        DType::I16 => each!(i16, f32::from),
+        DType::I32 => each!(i32, |v: i32| v as f32),
+        DType::U32 => each!(u32, |v: u32| v as f32),
+        DType::I64 => each!(i64, |v: i64| v as f32),
+        DType::U64 => each!(u64, |v: u64| v as f32),
+        DType::F64 => each!(f64, |v: f64| v as f32),
+    }
+}
+
+/// Floats as elements of any type.
+unsafe fn store(dtype: DType, from: *const f32, n: usize, base: *mut u8, place: usize) {
+    macro_rules! each {
+        ($t:ty, $convert:expr) => {
+            for i in 0..n {
+                *base.cast::<$t>().add(place + i) = $convert(*from.add(i));
+            }
+        };
+    }
+    match dtype {
+        DType::F32 => each!(f32, |v: f32| v),
+        DType::Bool => each!(u8, |v: f32| u8::from(v != 0.0)),
+        DType::U8 => each!(u8, |v: f32| v as u8),
+        DType::I8 => each!(i8, |v: f32| v as i8),
+        DType::U16 => each!(u16, |v: f32| v as u16),
+        DType::I16 => each!(i16, |v: f32| v as i16),
+        DType::I32 => each!(i32, |v: f32| v as i32),
+        DType::U32 => each!(u32, |v: f32| v as u32),
+        DType::I64 => each!(i64, |v: f32| v as i64),
+        DType::U64 => each!(u64, |v: f32| v as u64),
+        DType::F64 => each!(f64, f64::from),
+    }
+}

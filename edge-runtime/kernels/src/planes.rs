@@ -1,0 +1,90 @@
+//! Padded planes in scratch: what windows slide over without a border to mind.
+
+use ballast_plan::step::Window;
+
+/// How the taps of a window find their elements in a plane, be it the input itself or its padded copy.
+#[derive(Debug, Clone, Copy)]
+pub struct Walk {
+    /// Floats from one plane to the next.
+    pub plane: usize,
+    /// Floats from one output row to the next.
+    pub row: usize,
+    tap_row: usize,
+    phase: usize,
+    sw: usize,
+    dw: usize,
+}
+
+impl Walk {
+    /// How `window` walks: over the input if that needs no padding, else over what [`pad`] made.
+    pub fn new(window: &Window) -> Self {
+        let (plane, row) = if window.is_direct() {
+            (window.ih as usize * window.iw as usize, window.iw as usize)
+        } else {
+            (window.plane_floats() as usize, window.row_floats() as usize)
+        };
+        Self {
+            plane,
+            row: row * window.sh as usize,
+            tap_row: row * window.dh as usize,
+            phase: window.phase_width() as usize,
+            sw: window.sw as usize,
+            dw: window.dw as usize,
+        }
+    }
+
+    /// Floats from the plane's start to what tap `(ky, kx)` of the first window reads; the next window in the row reads the
+    /// next float.
+    #[inline(always)]
+    pub fn tap(&self, ky: usize, kx: usize) -> usize {
+        let x = kx * self.dw;
+        ky * self.tap_row + x % self.sw * self.phase + x / self.sw
+    }
+}
+
+/// Copies a plane into scratch, padded with `value` and split into the phases of its column stride.
+///
+/// # Safety
+/// `input` has the window's input plane, `out` has `plane_floats`.
+#[inline(always)]
+pub unsafe fn pad(window: &Window, input: *const f32, out: *mut f32, value: f32) {
+    let (rows, phase) = (window.padded_rows() as usize, window.phase_width() as usize);
+    let (sw, iw, ih) = (window.sw as usize, window.iw as usize, window.ih as usize);
+    let (pt, pl) = (window.pt as usize, window.pl as usize);
+    for y in 0..rows {
+        let row = out.add(y * sw * phase);
+        if y < pt || y - pt >= ih {
+            fill(row, sw * phase, value);
+            continue;
+        }
+        let from = input.add((y - pt) * iw);
+        for p in 0..sw {
+            let to = row.add(p * phase);
+            // Phase element i is column i·sw + p of the padded row: inside the input for i in first..last.
+            let first = pl.saturating_sub(p).div_ceil(sw).min(phase);
+            let last = (pl + iw).saturating_sub(p).div_ceil(sw).clamp(first, phase);
+            fill(to, first, value);
+            let start = from.wrapping_add(first * sw + p).wrapping_sub(pl);
+            match sw {
+                1 => core::ptr::copy(start, to.add(first), last - first),
+                2 => gather::<2>(start, to.add(first), last - first),
+                _ => (0..last - first).for_each(|i| *to.add(first + i) = *start.add(i * sw)),
+            }
+            fill(to.add(last), phase - last, value);
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn gather<const STRIDE: usize>(from: *const f32, to: *mut f32, n: usize) {
+    for i in 0..n {
+        *to.add(i) = *from.add(i * STRIDE);
+    }
+}
+
+#[inline(always)]
+unsafe fn fill(to: *mut f32, n: usize, value: f32) {
+    for i in 0..n {
+        *to.add(i) = value;
+    }
+}

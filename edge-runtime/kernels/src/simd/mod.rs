@@ -1,0 +1,176 @@
+//! What the kernels need of a vector unit.
+
+use core::fmt::Debug;
+
+#[cfg(not(target_arch = "wasm32"))]
+mod scalar;
+#[cfg(target_arch = "wasm32")]
+mod wasm;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+#[cfg(not(target_arch = "wasm32"))]
+pub use scalar::Scalar;
+#[cfg(target_arch = "wasm32")]
+pub use wasm::Wasm;
+#[cfg(target_arch = "x86_64")]
+pub use x86::Avx2;
+
+/// A vector unit: f32 lanes and the few operations that the kernels are made of.
+///
+/// # Safety
+/// Calling anything here needs a CPU that has the unit; pointers are good for [`Simd::LANES`] floats, any alignment.
+pub trait Simd: Copy + Debug + 'static {
+    /// Floats of one vector: 4 or 8. Divides [`PANEL_COLS`](ballast_plan::step::PANEL_COLS).
+    const LANES: usize;
+    /// Lanes.
+    type F: Copy;
+
+    /// Unaligned load.
+    unsafe fn load(p: *const f32) -> Self::F;
+    /// Unaligned store.
+    unsafe fn store(p: *mut f32, v: Self::F);
+    /// One value in every lane.
+    unsafe fn splat(v: f32) -> Self::F;
+    /// Four floats at `p`, each in every lane of its vector: one step of a P4 panel.
+    unsafe fn broadcast4(p: *const f32) -> [Self::F; 4];
+    /// `a + b`
+    unsafe fn add(a: Self::F, b: Self::F) -> Self::F;
+    /// `a − b`
+    unsafe fn sub(a: Self::F, b: Self::F) -> Self::F;
+    /// `a · b`
+    unsafe fn mul(a: Self::F, b: Self::F) -> Self::F;
+    /// `a ÷ b`
+    unsafe fn div(a: Self::F, b: Self::F) -> Self::F;
+    /// `a · b + c`, rounded once or twice
+    unsafe fn fma(a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// The smaller; `a` where either is NaN. One instruction.
+    unsafe fn min_bound(a: Self::F, bound: Self::F) -> Self::F;
+    /// The larger; `a` where either is NaN. One instruction.
+    unsafe fn max_bound(a: Self::F, bound: Self::F) -> Self::F;
+    /// √
+    unsafe fn sqrt(a: Self::F) -> Self::F;
+    /// Towards −∞.
+    unsafe fn floor(a: Self::F) -> Self::F;
+    /// Towards +∞.
+    unsafe fn ceil(a: Self::F) -> Self::F;
+    /// To the nearest, halves to even.
+    unsafe fn round(a: Self::F) -> Self::F;
+    /// Towards zero.
+    unsafe fn trunc(a: Self::F) -> Self::F;
+    /// All bits where `a == b`.
+    unsafe fn equal(a: Self::F, b: Self::F) -> Self::F;
+    /// All bits where `a < b`.
+    unsafe fn less(a: Self::F, b: Self::F) -> Self::F;
+    /// All bits where `a ≤ b`.
+    unsafe fn less_equal(a: Self::F, b: Self::F) -> Self::F;
+    /// Bit by bit.
+    unsafe fn and(a: Self::F, b: Self::F) -> Self::F;
+    /// Bit by bit.
+    unsafe fn or(a: Self::F, b: Self::F) -> Self::F;
+    /// Bits of `b` that are not in `a`.
+    unsafe fn and_not(a: Self::F, b: Self::F) -> Self::F;
+    /// 2 to a whole number from −126 to 127.
+    unsafe fn pow2(n: Self::F) -> Self::F;
+    /// A positive normal number as mantissa in [1, 2) and exponent.
+    unsafe fn split(a: Self::F) -> (Self::F, Self::F);
+
+    /// `mask ? a : b`
+    #[inline(always)]
+    unsafe fn select(mask: Self::F, a: Self::F, b: Self::F) -> Self::F {
+        Self::or(Self::and(mask, a), Self::and_not(mask, b))
+    }
+    /// `|a|`
+    #[inline(always)]
+    unsafe fn abs(a: Self::F) -> Self::F {
+        Self::and_not(Self::splat(-0.0), a)
+    }
+    /// `−a`
+    #[inline(always)]
+    unsafe fn neg(a: Self::F) -> Self::F {
+        Self::sub(Self::splat(-0.0), a)
+    }
+    /// The smaller; NaN where either is.
+    #[inline(always)]
+    unsafe fn min(a: Self::F, b: Self::F) -> Self::F {
+        Self::select(Self::equal(b, b), Self::min_bound(a, b), b)
+    }
+    /// The larger; NaN where either is.
+    #[inline(always)]
+    unsafe fn max(a: Self::F, b: Self::F) -> Self::F {
+        Self::select(Self::equal(b, b), Self::max_bound(a, b), b)
+    }
+    /// The first `n` lanes from `p`, zeros behind.
+    #[inline(always)]
+    unsafe fn load_n(p: *const f32, n: usize) -> Self::F {
+        let mut lanes = [0f32; 16];
+        core::ptr::copy_nonoverlapping(p, lanes.as_mut_ptr(), n);
+        Self::load(lanes.as_ptr())
+    }
+    /// The first `n` lanes to `p`.
+    #[inline(always)]
+    unsafe fn store_n(p: *mut f32, v: Self::F, n: usize) {
+        let mut lanes = [0f32; 16];
+        Self::store(lanes.as_mut_ptr(), v);
+        core::ptr::copy_nonoverlapping(lanes.as_ptr(), p, n);
+    }
+    /// Sum of all lanes.
+    #[inline(always)]
+    unsafe fn fold(v: Self::F, f: impl Fn(f32, f32) -> f32) -> f32 {
+        let mut lanes = [0f32; 16];
+        Self::store(lanes.as_mut_ptr(), v);
+        let mut total = lanes[0];
+        for &lane in &lanes[1..Self::LANES] {
+            total = f(total, lane);
+        }
+        total
+    }
+}
+
+/// Which vector unit natively built kernels use. The guest has one only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    /// Plain code, for CPUs without a unit known here and to test against.
+    Scalar,
+    /// 256 bits and fused multiply-add. Only to be named where [`Level::best`] gives it.
+    Avx2,
+}
+
+impl Level {
+    /// The best one of this CPU.
+    pub fn best() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        if std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma") {
+            return Self::Avx2;
+        }
+        Self::Scalar
+    }
+}
+
+/// A function over the vector unit of a [`Level`]: `kernel! { pub fn name(args) = generic_function }`.
+macro_rules! kernel {
+    ($(#[$meta:meta])* pub fn $name:ident($($arg:ident: $type:ty),* $(,)?) = $generic:ident) => {
+        $(#[$meta])*
+        pub unsafe fn $name(level: $crate::simd::Level, $($arg: $type),*) {
+            #[cfg(target_arch = "wasm32")]
+            {
+                let _ = level;
+                $generic::<$crate::simd::Wasm>($($arg),*)
+            }
+            #[cfg(not(target_arch = "wasm32"))]
+            {
+                #[cfg(target_arch = "x86_64")]
+                if level == $crate::simd::Level::Avx2 {
+                    #[target_feature(enable = "avx2,fma")]
+                    unsafe fn with_avx2($($arg: $type),*) {
+                        $generic::<$crate::simd::Avx2>($($arg),*)
+                    }
+                    return with_avx2($($arg),*);
+                }
+                let _ = level;
+                $generic::<$crate::simd::Scalar>($($arg),*)
+            }
+        }
+    };
+}
+pub(crate) use kernel;

@@ -1,0 +1,156 @@
+//! WebAssembly's 128 bits. With relaxed SIMD a multiply-add is one instruction; without it (the flavour for Pulley) two.
+
+use core::arch::wasm32::*;
+
+use super::Simd;
+
+/// simd128.
+#[derive(Debug, Clone, Copy)]
+pub struct Wasm;
+
+impl Simd for Wasm {
+    const LANES: usize = 4;
+    type F = v128;
+
+    #[inline(always)]
+    unsafe fn load(p: *const f32) -> v128 {
+        v128_load(p.cast())
+    }
+    #[inline(always)]
+    unsafe fn store(p: *mut f32, v: v128) {
+        v128_store(p.cast(), v)
+    }
+    /// By lanes: a copy of a few bytes would become a call out of the guest.
+    #[inline(always)]
+    unsafe fn load_n(p: *const f32, n: usize) -> v128 {
+        match n {
+            0 => f32x4_splat(0.0),
+            1 => v128_load32_zero(p.cast()),
+            2 => v128_load64_zero(p.cast()),
+            3 => v128_load32_lane::<2>(v128_load64_zero(p.cast()), p.add(2).cast()),
+            _ => v128_load(p.cast()),
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_n(p: *mut f32, v: v128, n: usize) {
+        match n {
+            0 => {}
+            1 => v128_store32_lane::<0>(v, p.cast()),
+            2 => v128_store64_lane::<0>(v, p.cast()),
+            3 => {
+                v128_store64_lane::<0>(v, p.cast());
+                v128_store32_lane::<2>(v, p.add(2).cast());
+            }
+            _ => v128_store(p.cast(), v),
+        }
+    }
+    #[inline(always)]
+    unsafe fn splat(v: f32) -> v128 {
+        f32x4_splat(v)
+    }
+    /// One load and four shuffles: Cranelift turns a `load32_splat` into three instructions, two of them on one port.
+    #[inline(always)]
+    unsafe fn broadcast4(p: *const f32) -> [v128; 4] {
+        let v = v128_load(p.cast());
+        [
+            i32x4_shuffle::<0, 0, 0, 0>(v, v),
+            i32x4_shuffle::<1, 1, 1, 1>(v, v),
+            i32x4_shuffle::<2, 2, 2, 2>(v, v),
+            i32x4_shuffle::<3, 3, 3, 3>(v, v),
+        ]
+    }
+    #[inline(always)]
+    unsafe fn add(a: v128, b: v128) -> v128 {
+        f32x4_add(a, b)
+    }
+    #[inline(always)]
+    unsafe fn sub(a: v128, b: v128) -> v128 {
+        f32x4_sub(a, b)
+    }
+    #[inline(always)]
+    unsafe fn mul(a: v128, b: v128) -> v128 {
+        f32x4_mul(a, b)
+    }
+    #[inline(always)]
+    unsafe fn div(a: v128, b: v128) -> v128 {
+        f32x4_div(a, b)
+    }
+    #[inline(always)]
+    unsafe fn fma(a: v128, b: v128, c: v128) -> v128 {
+        #[cfg(target_feature = "relaxed-simd")]
+        {
+            f32x4_relaxed_madd(a, b, c)
+        }
+        #[cfg(not(target_feature = "relaxed-simd"))]
+        {
+            f32x4_add(f32x4_mul(a, b), c)
+        }
+    }
+    /// `pmin(a, b)` is `b < a ? b : a`.
+    #[inline(always)]
+    unsafe fn min_bound(a: v128, bound: v128) -> v128 {
+        f32x4_pmin(a, bound)
+    }
+    #[inline(always)]
+    unsafe fn max_bound(a: v128, bound: v128) -> v128 {
+        f32x4_pmax(a, bound)
+    }
+    #[inline(always)]
+    unsafe fn sqrt(a: v128) -> v128 {
+        f32x4_sqrt(a)
+    }
+    #[inline(always)]
+    unsafe fn floor(a: v128) -> v128 {
+        f32x4_floor(a)
+    }
+    #[inline(always)]
+    unsafe fn ceil(a: v128) -> v128 {
+        f32x4_ceil(a)
+    }
+    #[inline(always)]
+    unsafe fn round(a: v128) -> v128 {
+        f32x4_nearest(a)
+    }
+    #[inline(always)]
+    unsafe fn trunc(a: v128) -> v128 {
+        f32x4_trunc(a)
+    }
+    #[inline(always)]
+    unsafe fn equal(a: v128, b: v128) -> v128 {
+        f32x4_eq(a, b)
+    }
+    #[inline(always)]
+    unsafe fn less(a: v128, b: v128) -> v128 {
+        f32x4_lt(a, b)
+    }
+    #[inline(always)]
+    unsafe fn less_equal(a: v128, b: v128) -> v128 {
+        f32x4_le(a, b)
+    }
+    #[inline(always)]
+    unsafe fn and(a: v128, b: v128) -> v128 {
+        v128_and(a, b)
+    }
+    #[inline(always)]
+    unsafe fn or(a: v128, b: v128) -> v128 {
+        v128_or(a, b)
+    }
+    #[inline(always)]
+    unsafe fn and_not(a: v128, b: v128) -> v128 {
+        v128_andnot(b, a)
+    }
+    #[inline(always)]
+    unsafe fn select(mask: v128, a: v128, b: v128) -> v128 {
+        v128_bitselect(a, b, mask)
+    }
+    #[inline(always)]
+    unsafe fn pow2(n: v128) -> v128 {
+        i32x4_shl(i32x4_add(i32x4_trunc_sat_f32x4(n), i32x4_splat(127)), 23)
+    }
+    #[inline(always)]
+    unsafe fn split(a: v128) -> (v128, v128) {
+        let exponent = i32x4_sub(u32x4_shr(a, 23), i32x4_splat(127));
+        let mantissa = v128_or(v128_and(a, i32x4_splat(0x007f_ffff)), i32x4_splat(0x3f80_0000));
+        (mantissa, f32x4_convert_i32x4(exponent))
+    }
+}
