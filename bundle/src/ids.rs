@@ -57,8 +57,11 @@ impl FromStr for Digest {
     type Err = InvalidId;
 
     fn from_str(s: &str) -> Result<Self, InvalidId> {
-        let invalid =
-            || InvalidId { kind: "digest", value: s.chars().take(80).collect(), expected: "write sha256:<64 hex digits>" };
+        let invalid = || InvalidId {
+            kind: "digest",
+            value: s.chars().take(80).collect(),
+            expected: "write sha256:<64 hex digits>",
+        };
         let digits = s.strip_prefix("sha256:").ok_or_else(invalid)?;
         if digits.len() != 64 || digits.bytes().any(|b| b.is_ascii_uppercase()) {
             return Err(invalid());

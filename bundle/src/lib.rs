@@ -2,12 +2,23 @@
 //!
 //! Bytes in, bytes out: no network, no clock, no async. Whoever needs the time passes it in.
 //! Documents arrive as [`Unverified`] and can be used only as [`Verified`], which only this crate makes.
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 
 mod contract;
 mod documents;
+mod envelope;
+pub mod golden;
 mod ids;
+mod keys;
+pub mod manifest;
 pub mod protocol;
+mod sign;
+mod verify;
 
 pub use contract::*;
 pub use documents::*;
+pub use envelope::{IN_TOTO_TYPE, SIGSTORE_BUNDLE_TYPE, pre_authentication_encoding, sign_envelope, to_json};
 pub use ids::*;
+pub use keys::*;
+pub use sign::*;
+pub use verify::*;
