@@ -1,18 +1,9 @@
-//! The project's chores: `cargo xtask demo | test | bench | …`.
-//!
-//! Depends on no room of the project: it compiles in seconds, and what it says about the binaries it sees from outside.
-
-mod bans;
-mod demo;
-mod process;
-mod python;
-mod safetensors;
-mod test;
-mod workspace;
+//! `cargo xtask`: the command line of the project's chores.
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use xtask::{demo, test};
 
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", about = "The project's chores")]

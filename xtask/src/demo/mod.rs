@@ -3,14 +3,14 @@
 //! The script starts processes, writes YAML files, pulls plugs, and looks. What it reports comes from two places only:
 //! the load generator, which knows nothing of rollouts, and `ballast rollout status -o json`.
 
-mod documents;
-mod fleet;
-mod http;
+pub mod documents;
+pub mod fleet;
+pub mod http;
 mod load;
 pub mod prerequisites;
-mod proxy;
+pub mod proxy;
 mod report;
-mod status;
+pub mod status;
 mod traffic;
 mod view;
 
