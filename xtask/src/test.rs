@@ -39,7 +39,7 @@ const PHASES: [Phase; 10] = [
     ("bans", bans),
     ("clippy", || cargo(&["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"])),
     ("rustdoc", rustdoc),
-    ("build", || cargo(&["build", "--quiet", "--workspace"])),
+    ("build", || cargo(&["build", "--quiet", "--workspace", "--bins"])),
     ("cargo test", cargo_test),
     ("python checks", python_checks),
     ("demo", demo),

@@ -4,6 +4,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -79,7 +80,9 @@ impl Fleet {
         documents::put(&root.join("fleet"), "fleet.yaml", documents::FLEET.as_bytes())?;
         documents::put(&root.join("fleet"), "token.yaml", documents::token(gateways).as_bytes())?;
         // A socket's path may have about 100 bytes: the target directory's may be longer.
-        let socket = std::env::temp_dir().join(format!("ballast-demo-{}.sock", std::process::id()));
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let socket = std::env::temp_dir().join(format!("ballast-demo-{}-{number}.sock", std::process::id()));
         let cli = Cli { binary: binaries.cli.clone(), socket };
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut fleet = Self { root: root.to_owned(), cli, gateways: Vec::new(), binaries, listen, operator: None };

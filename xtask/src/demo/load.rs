@@ -162,7 +162,7 @@ impl Shared {
         let mut n = gateway * 7;
         let mut next = Instant::now();
         while !self.stop.load(Ordering::SeqCst) {
-            let index = n % self.traffic.len();
+            let index = n % self.traffic.count();
             let json = n.is_multiple_of(JSON_EVERY).then(|| self.traffic.json(index)).flatten();
             let answer = match json {
                 Some(body) => connection.post(&path, None, &body),

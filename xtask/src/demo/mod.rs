@@ -11,7 +11,7 @@ pub mod prerequisites;
 pub mod proxy;
 mod report;
 pub mod status;
-mod traffic;
+pub mod traffic;
 mod view;
 
 use std::path::{Path, PathBuf};
@@ -112,9 +112,10 @@ pub fn run(options: Options) -> Result<ExitCode> {
     }
 }
 
-fn build() -> Result<Binaries> {
-    let packages = ["ballast-controller", "ballast-edge", "ballast-cli"];
-    process::run(workspace::cargo().arg("build").args(packages.iter().flat_map(|p| ["-p", p])))?;
+/// Builds all binaries and says where they are. The whole workspace, as the tests do: another choice of packages would
+/// unify features differently and compile the large dependencies a second time.
+pub fn build() -> Result<Binaries> {
+    process::run(workspace::cargo().args(["build", "--workspace", "--bins"]))?;
     Ok(Binaries::of(&workspace::target_dir()?.join("debug")))
 }
 

@@ -97,7 +97,7 @@ impl Traffic {
     }
 
     /// How many different requests there are.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.requests.len()
     }
 

@@ -1,0 +1,66 @@
+//! Files that cannot be read, or contradict each other, change nothing that runs.
+
+use ballast_tests::{System, digits};
+
+#[test]
+fn unreadable_and_contradictory_files_are_named_and_change_nothing() {
+    let mut system = System::with_digits(1).unwrap();
+    let good = std::fs::read_to_string(system.directory().join("digits.yaml")).unwrap();
+
+    let cases = [
+        ("half written", good[..good.len() / 2].to_owned() + "\n  ["),
+        ("an unknown field", good.replace("  model:\n", "  modle: {}\n  model:\n")),
+        ("a wrong type", good.replace("finiteOutputs: true", "finiteOutputs: maybe")),
+    ];
+    for (what, broken) in cases {
+        assert_ne!(broken, good, "{what}");
+        let before = system.operator_log().unwrap().len();
+        system.put("digits.yaml", &broken).unwrap();
+        system
+            .until(&format!("{what} to be named in the log"), |s| {
+                Ok(s.operator_log()?[before..].contains("digits.yaml").then_some(()))
+            })
+            .unwrap();
+        assert_eq!(system.fleet.cli.release("digits", "1.0.0").unwrap().phase, "Active", "{what}");
+        system.serves("1.0.0").unwrap();
+    }
+    system.put("digits.yaml", &good).unwrap();
+
+    // The same identity in another file.
+    let before = system.operator_log().unwrap().len();
+    system.put("again.yaml", &good.replace("1.0.0", "9.9.9")).unwrap();
+    system
+        .until("the second file of one identity to be named", |s| {
+            Ok(s.operator_log()?[before..].contains("again.yaml").then_some(()))
+        })
+        .unwrap();
+    system.serves("1.0.0").unwrap();
+    std::fs::remove_file(system.directory().join("again.yaml")).unwrap();
+
+    // Good again: the next release is taken.
+    let digest = system.add_digits("2.0.0").unwrap();
+    system.apply(&digits("2.0.0", "digits-2.0.0.onnx", &digest)).unwrap();
+    system.until_phase("digits", "2.0.0", "Active").unwrap();
+}
+
+#[test]
+fn an_unmounted_directory_is_not_a_wish_to_delete_everything() {
+    let mut system = System::with_digits(1).unwrap();
+    let (directory, aside) = (system.directory(), system.path().join("aside"));
+    let before = system.operator_log().unwrap().len();
+    std::fs::rename(&directory, &aside).unwrap();
+    std::fs::create_dir(&directory).unwrap();
+    system
+        .until("the missing marker to be named", |s| {
+            Ok(s.operator_log()?[before..].contains("fleet.yaml").then_some(()))
+        })
+        .unwrap();
+    system.serves("1.0.0").unwrap();
+    assert_eq!(system.fleet.cli.release("digits", "1.0.0").unwrap().phase, "Active");
+
+    std::fs::remove_dir(&directory).unwrap();
+    std::fs::rename(&aside, &directory).unwrap();
+    let digest = system.add_digits("2.0.0").unwrap();
+    system.apply(&digits("2.0.0", "digits-2.0.0.onnx", &digest)).unwrap();
+    system.until_phase("digits", "2.0.0", "Active").unwrap();
+}

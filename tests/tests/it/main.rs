@@ -1,0 +1,6 @@
+//! The whole system, from outside: real processes, real TLS, real files, real models.
+
+mod bad_models;
+mod bad_requests;
+mod bad_yaml;
+mod processes;
