@@ -24,12 +24,31 @@ fn main() {
     build(&rooms, &out, "runner-muladd", "+simd128,-relaxed-simd");
 }
 
+fn rustc() -> Command {
+    let mut rustc = Command::new(env::var_os("RUSTC").unwrap_or_else(|| OsString::from("rustc")));
+    for scrubbed in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER"] {
+        rustc.env_remove(scrubbed);
+    }
+    rustc
+}
+
+/// Where the standard library's source is, if this machine has it, is not for the bytes to tell.
+fn library_map() -> OsString {
+    let ask = |args: &[&str]| {
+        let output = rustc().args(args).output().expect("rustc starts");
+        String::from_utf8(output.stdout).expect("rustc speaks UTF-8")
+    };
+    let version = ask(&["--version", "--verbose"]);
+    let commit = version.lines().find_map(|line| line.strip_prefix("commit-hash: ")).unwrap_or("unknown");
+    format!("{}/lib/rustlib/src/rust=/rustc/{commit}", ask(&["--print", "sysroot"]).trim()).into()
+}
+
 fn build(rooms: &Path, out: &Path, name: &str, features: &str) {
     let dir = out.join(name);
     fs::create_dir_all(&dir).expect("OUT_DIR is writable");
     for krate in CRATES {
         let last = krate == "runner";
-        let mut rustc = Command::new(env::var_os("RUSTC").unwrap_or_else(|| OsString::from("rustc")));
+        let mut rustc = rustc();
         // Relative paths from a fixed place, and what could still name the machine is mapped away.
         rustc.current_dir(rooms.join(krate)).arg("src/lib.rs");
         rustc.args(["--crate-name", &format!("ballast_{krate}"), "--edition", "2024"]);
@@ -42,7 +61,7 @@ fn build(rooms: &Path, out: &Path, name: &str, features: &str) {
         }
         let mut map = OsString::from(rooms);
         map.push("=ballast");
-        rustc.arg("--remap-path-prefix").arg(map);
+        rustc.arg("--remap-path-prefix").arg(map).arg("--remap-path-prefix").arg(library_map());
         rustc.arg("-L").arg(&dir);
         for dependency in CRATES.iter().take_while(|c| **c != krate) {
             let mut value = OsString::from(format!("ballast_{dependency}="));
@@ -50,9 +69,6 @@ fn build(rooms: &Path, out: &Path, name: &str, features: &str) {
             rustc.arg("--extern").arg(value);
         }
         rustc.arg("--out-dir").arg(&dir);
-        for scrubbed in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER"] {
-            rustc.env_remove(scrubbed);
-        }
         let output = rustc.output().expect("rustc starts");
         assert!(
             output.status.success(),

@@ -19,7 +19,7 @@ pub struct TensorDef {
     pub at: u32,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct EntryDef {
     name: String,
     inputs: Vec<TensorDef>,
@@ -28,7 +28,7 @@ struct EntryDef {
 }
 
 /// Collects a plan.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct PlanBuilder {
     entries: Vec<EntryDef>,
     programs: Vec<Vec<u8>>,
