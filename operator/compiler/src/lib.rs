@@ -1,1 +1,10 @@
-//! ballast-compiler
+//! ONNX → verdict → plan and weights for a hardware target. The only room that reads ONNX.
+//!
+//! The way of a model: `onnx` reads the file within bounds, `import` takes a census of it and turns it into the
+//! [`ir`] with static shapes, `eval` folds constants and makes golden outputs, lowering turns the IR into a plan, and the
+//! plan is proved against the evaluator.
+
+mod api;
+pub mod ir;
+
+pub use api::*;

@@ -1,0 +1,226 @@
+//! What goes into the compiler and what comes out of it. All of it travels between processes as JSON.
+
+use serde::{Deserialize, Serialize};
+
+use ballast_bundle::{TargetName, Verification};
+
+/// Grows by one whenever the same model and target would give other bytes. A test holds digests of known models beside it.
+pub const COMPILER_VERSION: u32 = 1;
+
+/// Largest model that is read: protobuf's own limit of one message.
+pub const MAX_MODEL_BYTES: usize = 1 << 31;
+
+/// The hardware to compile for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TargetSpec {
+    /// The HardwareTarget's name.
+    pub name: TargetName,
+    /// As Rust writes it, for example `x86_64-unknown-linux-musl`.
+    pub triple: String,
+    /// By their Rust names, sorted.
+    pub cpu_features: Vec<String>,
+    /// What the device has, bytes.
+    pub memory_bytes: u64,
+    /// ONNX operators that must not be used there.
+    #[serde(default)]
+    pub deny: Vec<String>,
+    /// 10⁹ f32 operations per second (a multiply-add is two), one thread, in the sandbox; 0 when not known.
+    #[serde(default)]
+    pub gflops: f64,
+    /// Bytes per second, one thread; 0 when not known.
+    #[serde(default)]
+    pub memory_bandwidth: f64,
+}
+
+/// Says what the model leaves open of one input: `spec.model.inputs[]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct InputOverride {
+    /// As the model names the input.
+    pub name: String,
+    /// Every dimension, outermost first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shape: Option<Vec<u64>>,
+    /// Fixes the input: it becomes a constant of the model. Row-major; one element fills the whole tensor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<Vec<f64>>,
+}
+
+/// Limits as the deployment and the target give them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RuntimeLimits {
+    /// Most that one instance may take, bytes: `runtime.memoryLimit`.
+    pub memory_limit: u64,
+    /// From dequeue to answer; `None` = derived from the predicted time.
+    #[serde(default)]
+    pub deadline_millis: Option<u64>,
+    /// Instances that serve at once.
+    pub instances: u32,
+    /// Requests that wait.
+    pub max_queue: u32,
+}
+
+/// One model for one target.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CompileRequest {
+    /// The ONNX file.
+    #[serde(with = "base64_bytes")]
+    pub model: Vec<u8>,
+    /// The name it is served under.
+    pub model_name: String,
+    /// `spec.model.version`.
+    pub version: String,
+    /// Which variant this is.
+    pub variant: String,
+    /// Compile for this.
+    pub target: TargetSpec,
+    /// What the model leaves open.
+    #[serde(default)]
+    pub inputs: Vec<InputOverride>,
+    /// Limits.
+    pub runtime: RuntimeLimits,
+    /// What gateways check. `user_golden` is set by the compiler.
+    pub verification: Verification,
+    /// The user's golden vectors (safetensors).
+    #[serde(default, with = "base64_option", skip_serializing_if = "Option::is_none")]
+    pub golden: Option<Vec<u8>>,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "outcome")]
+pub enum CompileOutcome {
+    /// It fits: everything that a bundle is made of.
+    Built(Box<Artifacts>),
+    /// It does not; the verdict says all that is wrong.
+    Refused(Verdict),
+}
+
+impl CompileOutcome {
+    /// The verdict in either case.
+    pub const fn verdict(&self) -> &Verdict {
+        match self {
+            Self::Built(artifacts) => &artifacts.verdict,
+            Self::Refused(verdict) => verdict,
+        }
+    }
+}
+
+/// The layers of a bundle.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Artifacts {
+    /// `weights.bin`.
+    #[serde(with = "base64_bytes")]
+    pub weights: Vec<u8>,
+    /// `plan.bin`.
+    #[serde(with = "base64_bytes")]
+    pub plan: Vec<u8>,
+    /// `contract.json`.
+    #[serde(with = "base64_bytes")]
+    pub contract: Vec<u8>,
+    /// `golden.safetensors`.
+    #[serde(with = "base64_bytes")]
+    pub golden: Vec<u8>,
+    /// With `fits` true.
+    pub verdict: Verdict,
+}
+
+/// Why a model fits or does not. The first that applies, in this order after `Fits`; the message names them all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum VerdictReason {
+    /// It fits.
+    Fits,
+    /// Not an ONNX file, or cut off, or one that contradicts itself.
+    NotOnnx,
+    /// Operators that are not known, or that the target denies; all are listed.
+    UnsupportedOperators,
+    /// Tensors of types that are not supported.
+    UnsupportedType,
+    /// Dimensions are left open; the message has the YAML that closes them.
+    OpenDimensions,
+    /// `spec.model.inputs` names what the model does not have, or shapes that do not work out.
+    InvalidInputs,
+    /// It needs more memory than one instance may take on this target.
+    MemoryExceeded,
+    /// The predicted time is above the deadline.
+    DeadlineExceeded,
+    /// The golden file cannot be used with this model.
+    InvalidGolden,
+    /// The model does not do what the user's golden vectors ask, or the compiled plan not what the reference does.
+    GoldenMismatch,
+    /// A step of the model cannot be lowered; this is a gap of the compiler.
+    NotLowered,
+}
+
+/// One operator that is not supported at one node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct UnsupportedOperator {
+    /// With its domain when that is not ONNX's own, as in `com.microsoft.Attention`.
+    pub operator: String,
+    /// The node's name, or that of its first output.
+    pub node: String,
+    /// What would do instead, or what exactly of it is not supported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nearest: Option<String>,
+}
+
+/// Whether a model fits a target, with numbers; reached before a byte is shipped. Numbers are 0 where it was not possible to
+/// know them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Verdict {
+    /// Whether a bundle can be made.
+    pub fits: bool,
+    /// Why, or why not.
+    pub reason: VerdictReason,
+    /// All of them.
+    #[serde(default)]
+    pub unsupported: Vec<UnsupportedOperator>,
+    /// The guest's whole memory, bytes, of one instance.
+    pub peak_memory_bytes: u64,
+    /// Plan and weights, bytes.
+    pub size_bytes: u64,
+    /// 10⁹ f32 operations per inference (a multiply-add is two).
+    pub gflop: f64,
+    /// From `gflop`, bytes moved and the target's speed; 0 when that is not known.
+    pub predicted_latency_millis: f64,
+    /// What a person reads: what is wrong, where, and what to do; also notes on what was assumed.
+    pub message: String,
+}
+
+mod base64_bytes {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8], s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(&STANDARD.encode(bytes))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<u8>, D::Error> {
+        STANDARD.decode(String::deserialize(d)?).map_err(D::Error::custom)
+    }
+}
+
+mod base64_option {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &Option<Vec<u8>>, s: S) -> Result<S::Ok, S::Error> {
+        match bytes {
+            Some(bytes) => s.serialize_some(&STANDARD.encode(bytes)),
+            None => s.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Vec<u8>>, D::Error> {
+        let Some(text) = Option::<String>::deserialize(d)? else { return Ok(None) };
+        STANDARD.decode(text).map(Some).map_err(D::Error::custom)
+    }
+}
