@@ -106,6 +106,8 @@ impl Fleet {
         let mut command = Command::new(&self.binaries.operator);
         command.arg("--directory").arg(self.directory()).arg("--state").arg(self.operator_state());
         command.arg("--listen").arg(self.listen.to_string()).arg("--admin-socket").arg(&self.cli.socket);
+        // Gateways hear of a new release with their next sync: by default within a minute.
+        command.args(["--sync", "1s"]);
         self.operator = Some(Process::start("ballast-operator", &mut command, &self.root.join("logs/operator.log"))?);
         let url = self.wait_for_file(&endpoint, None)?;
         let address = url

@@ -138,7 +138,7 @@ impl Demo {
     fn start(options: Options, mut view: View, root: &Path, binaries: Binaries) -> Result<Self> {
         let count = usize::from(options.gateways);
         view.act(&format!("an operator and {count} gateways, one held back to older CPU features"));
-        view.say("   soak 1 s, trial 2 s: short for the demo; the defaults are 10 min and 1 min");
+        view.say("   sync 1 s, soak 1 s, trial 2 s: short for the demo; the defaults are 60 s, 10 min and 1 min");
         let mut fleet = Fleet::start(root, binaries, count)?;
         for n in 0..count {
             ensure!(!interrupted(), "interrupted");
