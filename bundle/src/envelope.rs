@@ -2,12 +2,21 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 
-use crate::{Envelope, EnvelopeSignature, RoleKeys, SigningKey, VerifyError, VerifyingKey};
+use crate::{
+    Digest, Envelope, EnvelopeSignature, MAX_DOCUMENT_BYTES, MAX_STATEMENT_BYTES, RoleKeys, SigningKey, VerifyError,
+    VerifyingKey,
+};
 
-/// Most signatures that are looked at in one envelope.
+/// Most signatures that are looked at in one envelope, and most keys of one role: together they bound the work that an
+/// envelope from anybody can cause.
 const MAX_SIGNATURES: usize = 16;
+pub(crate) const MAX_KEYS: usize = 16;
+pub(crate) const NOT_P256: &str = "the trust root lists a key that is not P-256";
+/// A DER P-256 signature has at most 72 bytes; longer texts are not even decoded.
+const MAX_SIGNATURE_TEXT: usize = 128;
 
 /// `DSSEv1 <len> <type> <len> <payload>`: what is signed.
 pub fn pre_authentication_encoding(payload_type: &str, payload: &[u8]) -> Vec<u8> {
@@ -40,17 +49,19 @@ impl Envelope {
                 found: self.payload_type.chars().take(100).collect(),
             });
         }
-        let payload = STANDARD
-            .decode(&self.payload)
-            .map_err(|_| VerifyError::Malformed("the envelope's payload is not base64"))?;
+        let payload = self.decode_payload()?;
         let signed = pre_authentication_encoding(payload_type, &payload);
-        let signatures: Vec<Vec<u8>> =
-            self.signatures.iter().take(MAX_SIGNATURES).filter_map(|s| STANDARD.decode(&s.sig).ok()).collect();
+        let signatures: Vec<Vec<u8>> = self
+            .signatures
+            .iter()
+            .take(MAX_SIGNATURES)
+            .filter(|s| s.sig.len() <= MAX_SIGNATURE_TEXT)
+            .filter_map(|s| STANDARD.decode(&s.sig).ok())
+            .collect();
         // Keys are counted by what they are, not by the name they are listed under.
         let mut keys: Vec<VerifyingKey> = Vec::new();
-        for pem in role.keys.values() {
-            let key = VerifyingKey::from_pem(pem)
-                .map_err(|_| VerifyError::Malformed("the trust root lists a key that is not P-256"))?;
+        for pem in role.keys.values().take(MAX_KEYS) {
+            let key = VerifyingKey::from_pem(pem).map_err(|_| VerifyError::Malformed(NOT_P256))?;
             if !keys.contains(&key) {
                 keys.push(key);
             }
@@ -62,6 +73,15 @@ impl Envelope {
         }
         Ok(payload)
     }
+
+    /// The payload, signed by nobody that is known: to learn what it claims, never to act on.
+    pub(crate) fn decode_payload(&self) -> Result<Vec<u8>, VerifyError> {
+        // Base64 is a third longer than what it says.
+        if self.payload.len() / 4 * 3 > MAX_DOCUMENT_BYTES {
+            return Err(VerifyError::TooLarge { limit: MAX_DOCUMENT_BYTES });
+        }
+        STANDARD.decode(&self.payload).map_err(|_| VerifyError::Malformed("the envelope's payload is not base64"))
+    }
 }
 
 /// Media type of a Sigstore bundle.
@@ -70,27 +90,34 @@ pub const SIGSTORE_BUNDLE_TYPE: &str = "application/vnd.dev.sigstore.bundle.v0.3
 pub const IN_TOTO_TYPE: &str = "application/vnd.in-toto+json";
 const STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v1";
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct SigstoreBundle {
-    media_type: String,
+struct SigstoreBundle<'a> {
+    media_type: &'a str,
     verification_material: VerificationMaterial,
     dsse_envelope: Envelope,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct VerificationMaterial {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    public_key: Option<PublicKeyHint>,
-    // cosign writes the field always and reads a bundle without transparency log entries when told to.
-    #[serde(default)]
-    tlog_entries: Vec<serde_json::Value>,
+    public_key: PublicKeyHint,
+    // cosign always writes the field; this installation's keys need no public transparency log.
+    tlog_entries: [(); 0],
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize)]
 struct PublicKeyHint {
     hint: String,
+}
+
+/// What is read of a Sigstore bundle. `verificationMaterial` says which key or certificate its maker meant; the trust
+/// root says which keys count, so it is not even looked at.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ReadBundle {
+    media_type: String,
+    dsse_envelope: Envelope,
 }
 
 /// in-toto Statement v1 with one subject.
@@ -118,7 +145,7 @@ struct SubjectDigest {
 /// A Sigstore bundle's JSON: an in-toto statement about `subject`, signed by `key`.
 pub(crate) fn sign_statement<P: Serialize>(
     name: &str,
-    subject: &crate::Digest,
+    subject: &Digest,
     predicate_type: &str,
     predicate: &P,
     key: &SigningKey,
@@ -130,49 +157,73 @@ pub(crate) fn sign_statement<P: Serialize>(
         predicate,
     };
     let bundle = SigstoreBundle {
-        media_type: SIGSTORE_BUNDLE_TYPE.to_owned(),
+        media_type: SIGSTORE_BUNDLE_TYPE,
         verification_material: VerificationMaterial {
-            public_key: Some(PublicKeyHint { hint: key.public().key_id() }),
-            tlog_entries: Vec::new(),
+            public_key: PublicKeyHint { hint: key.public().key_id() },
+            tlog_entries: [],
         },
         dsse_envelope: sign_envelope(IN_TOTO_TYPE, &to_json(&statement), &[key]),
     };
     to_json(&bundle)
 }
 
-/// The predicate and the subject's digest of a Sigstore bundle that the role's keys signed.
-pub(crate) fn verify_statement<P: serde::de::DeserializeOwned>(
-    bytes: &[u8],
-    predicate_type: &str,
-    role: &RoleKeys,
-) -> Result<(P, crate::Digest), VerifyError> {
-    if bytes.len() > crate::MAX_DOCUMENT_BYTES {
-        return Err(VerifyError::TooLarge { limit: crate::MAX_DOCUMENT_BYTES });
+fn parse_bundle(bytes: &[u8]) -> Result<ReadBundle, VerifyError> {
+    if bytes.len() > MAX_STATEMENT_BYTES {
+        return Err(VerifyError::TooLarge { limit: MAX_STATEMENT_BYTES });
     }
-    let bundle: SigstoreBundle =
-        serde_json::from_slice(bytes).map_err(|_| VerifyError::Malformed("not a Sigstore bundle v0.3"))?;
+    let bundle: ReadBundle = serde_json::from_slice(bytes)
+        .map_err(|_| VerifyError::Malformed("not a Sigstore bundle v0.3 with a DSSE envelope"))?;
     if bundle.media_type != SIGSTORE_BUNDLE_TYPE {
-        return Err(VerifyError::Malformed("not a Sigstore bundle v0.3: other media type"));
+        return Err(VerifyError::Malformed("not a Sigstore bundle v0.3: its mediaType is another"));
     }
-    let payload = bundle.dsse_envelope.payload_signed_by(IN_TOTO_TYPE, role)?;
-    // Two steps, so that a statement of another kind is named as such.
-    let statement: Statement<serde_json::Value> =
-        serde_json::from_slice(&payload).map_err(|_| VerifyError::Malformed("not an in-toto statement"))?;
-    if statement.kind != STATEMENT_TYPE || statement.predicate_type != predicate_type {
+    Ok(bundle)
+}
+
+fn parse_statement<P: DeserializeOwned>(payload: &[u8], predicate_type: &str) -> Result<(P, Digest), VerifyError> {
+    // Two passes, so that a statement of another kind is named as such, and so that the second one goes straight into
+    // the predicate's own type, which refuses unknown and doubled fields.
+    let kind: Statement<IgnoredAny> =
+        serde_json::from_slice(payload).map_err(|_| VerifyError::Malformed("not an in-toto statement"))?;
+    if kind.kind != STATEMENT_TYPE || kind.predicate_type != predicate_type {
         return Err(VerifyError::PayloadType {
             expected: predicate_type.to_owned(),
-            found: statement.predicate_type.chars().take(100).collect(),
+            found: kind.predicate_type.chars().take(100).collect(),
         });
     }
-    let [subject] = statement.subject.as_slice() else {
+    let [subject] = kind.subject.as_slice() else {
         return Err(VerifyError::Malformed("a statement needs exactly one subject"));
     };
     let digest = format!("sha256:{}", subject.digest.sha256)
         .parse()
         .map_err(|_| VerifyError::Malformed("the statement's subject has no SHA-256 digest"))?;
-    let predicate = serde_json::from_value(statement.predicate)
+    let statement: Statement<P> = serde_json::from_slice(payload)
         .map_err(|_| VerifyError::Malformed("the statement's predicate has missing, unknown or wrong fields"))?;
-    Ok((predicate, digest))
+    Ok((statement.predicate, digest))
+}
+
+/// The predicate and the subject's digest of a Sigstore bundle that the role's keys signed.
+pub(crate) fn verify_statement<P: DeserializeOwned>(
+    bytes: &[u8],
+    predicate_type: &str,
+    role: &RoleKeys,
+) -> Result<(P, Digest), VerifyError> {
+    let payload = parse_bundle(bytes)?.dsse_envelope.payload_signed_by(IN_TOTO_TYPE, role)?;
+    parse_statement(&payload, predicate_type)
+}
+
+/// What a Sigstore bundle claims, for people who look into one: `(predicate type, statement's JSON)`. Nobody vouches for it.
+pub fn claims(bytes: &[u8]) -> Result<(String, Vec<u8>), VerifyError> {
+    let envelope = parse_bundle(bytes)?.dsse_envelope;
+    if envelope.payload_type != IN_TOTO_TYPE {
+        return Err(VerifyError::PayloadType {
+            expected: IN_TOTO_TYPE.to_owned(),
+            found: envelope.payload_type.chars().take(100).collect(),
+        });
+    }
+    let payload = envelope.decode_payload()?;
+    let statement: Statement<IgnoredAny> =
+        serde_json::from_slice(&payload).map_err(|_| VerifyError::Malformed("not an in-toto statement"))?;
+    Ok((statement.predicate_type, payload))
 }
 
 /// JSON of a document of this crate: fields in the order of their declaration, maps sorted; the same bytes every time.

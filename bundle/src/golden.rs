@@ -13,7 +13,8 @@ use crate::{Contract, DataType, GoldenMatch, TensorSpec, Tolerance};
 pub const MAX_GOLDEN_BYTES: usize = 16 << 20;
 /// Most vectors.
 pub const MAX_VECTORS: u64 = 4096;
-const MAX_HEADER_BYTES: usize = 1 << 20;
+const MAX_HEADER_BYTES: usize = 256 << 10;
+const MAX_TENSORS: usize = 1024;
 
 /// Why a golden file cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -31,6 +32,8 @@ pub enum GoldenError {
     Unknown(String),
     #[error("the golden file needs 1 to {MAX_VECTORS} vectors, it has {0}")]
     Count(u64),
+    #[error("output {0:?} has several rows, so one label a vector says nothing: give outputs/{0}")]
+    Rows(String),
     #[error("the golden file has neither outputs/{0} nor labels/{0}")]
     NothingExpected(String),
 }
@@ -101,6 +104,10 @@ impl Golden {
                 "outputs" => (find(outputs)?, &mut golden.outputs),
                 "labels" => {
                     let output = find(outputs)?;
+                    // One label a vector is one row to choose from.
+                    if !one_row(&output) {
+                        return Err(GoldenError::Rows(tensor.chars().take(100).collect()));
+                    }
                     (TensorSpec { name: output.name, datatype: DataType::Int64, shape: Vec::new() }, &mut golden.labels)
                 }
                 _ => return Err(missing()),
@@ -135,6 +142,15 @@ impl Golden {
             return Err(GoldenError::NothingExpected(name));
         }
         Ok(golden)
+    }
+
+    /// Reads the golden layer of a bundle: every output has its expected values there.
+    pub fn of_bundle(bytes: &[u8], contract: &Contract) -> Result<Self, GoldenError> {
+        let golden = Self::parse(bytes, &contract.inputs, &contract.outputs)?;
+        match contract.outputs.iter().find(|t| !golden.has_values(&t.name)) {
+            Some(output) => Err(GoldenError::Missing(format!("outputs/{}", output.name))),
+            None => Ok(golden),
+        }
     }
 
     /// Number of vectors.
@@ -202,30 +218,41 @@ impl Golden {
         write(&tensors)
     }
 
-    /// Compares one vector's outputs with what is expected of them.
+    /// Compares one vector's outputs with what is expected of them. An output that is not given counts as wrong.
     pub fn check(&self, vector: usize, outputs: &[(&TensorSpec, &[u8])], contract: &Contract) -> VectorResult {
         let verification = &contract.verification;
-        let mut result = VectorResult { values: None, label: None };
-        for (spec, actual) in outputs {
-            if let Some(expected) = self.output(vector, &spec.name)
-                && result.values.is_none()
+        let mut result = VectorResult::default();
+        for spec in &contract.outputs {
+            let name = &spec.name;
+            let Some((_, actual)) = outputs.iter().find(|(given, _)| given.name == *name) else {
+                result.values.get_or_insert(format!("vector {vector}, output {name:?}: there is none"));
+                continue;
+            };
+            if let Some(expected) = self.output(vector, name)
                 && let Err(e) = compare(spec, actual, expected, &verification.tolerance)
             {
-                result.values = Some(format!("vector {vector}, output {:?}: {e}", spec.name));
+                result.values.get_or_insert(format!("vector {vector}, output {name:?}: {e}"));
             }
             if verification.golden_match == GoldenMatch::ArgMax
-                && result.label.is_none()
-                && let Some(label) = self.label(vector, &spec.name)
+                && let Some(label) = self.expected_label(vector, spec)
             {
                 let found = argmax(spec, actual);
                 if found != Some(label) {
-                    let found = found.map_or("nothing (not finite)".to_owned(), |f| f.to_string());
-                    result.label =
-                        Some(format!("vector {vector}, output {:?}: label {label} expected, {found} found", spec.name));
+                    let found = found.map_or("none (NaN)".to_owned(), |f| f.to_string());
+                    let sentence = format!("vector {vector}, output {name:?}: label {label} expected, {found} found");
+                    result.label.get_or_insert(sentence);
                 }
             }
         }
         result
+    }
+
+    /// The label in the file; in a file without any, the one that the expected values amount to.
+    fn expected_label(&self, vector: usize, spec: &TensorSpec) -> Option<i64> {
+        if self.labels.is_empty() && one_row(spec) {
+            return argmax(spec, self.output(vector, &spec.name)?);
+        }
+        self.label(vector, &spec.name)
     }
 }
 
@@ -244,7 +271,8 @@ pub struct Tally {
     vectors: u64,
     wrong_values: u64,
     wrong_labels: u64,
-    first: Option<String>,
+    first_value: Option<String>,
+    first_label: Option<String>,
 }
 
 impl Tally {
@@ -253,14 +281,24 @@ impl Tally {
         self.vectors += 1;
         self.wrong_values += u64::from(result.values.is_some());
         self.wrong_labels += u64::from(result.label.is_some());
-        if self.first.is_none() {
-            self.first = result.label.or(result.values);
-        }
+        self.first_value = self.first_value.take().or(result.values);
+        self.first_label = self.first_label.take().or(result.label);
+    }
+
+    /// Vectors counted.
+    pub const fn vectors(&self) -> u64 {
+        self.vectors
+    }
+
+    /// Share of vectors that are right, per mille, rounded down: a share that is asked for is reached or it is not.
+    const fn right_per_mille(&self, wrong: u64) -> u64 {
+        let vectors = if self.vectors == 0 { 1 } else { self.vectors };
+        self.vectors.saturating_sub(wrong).saturating_mul(1000) / vectors
     }
 
     /// Share of vectors whose labels matched, per mille.
-    pub fn labels_per_mille(&self) -> u64 {
-        (self.vectors - self.wrong_labels) * 1000 / self.vectors.max(1)
+    pub const fn labels_per_mille(&self) -> u64 {
+        self.right_per_mille(self.wrong_labels)
     }
 
     /// `Err` has one sentence. The user's own expectation (labels, or values that are theirs) may be missed by the share that
@@ -268,34 +306,34 @@ impl Tally {
     pub fn judge(&self, contract: &Contract) -> Result<(), String> {
         let verification = &contract.verification;
         let needed = u64::from(verification.min_matching_per_mille.min(1000));
-        let share = |wrong: u64| (self.vectors - wrong) * 1000 / self.vectors.max(1);
         let by_label = verification.golden_match == GoldenMatch::ArgMax;
-        let values_needed = if by_label || !verification.user_golden { 1000 } else { needed };
-        let first = self.first.as_deref().unwrap_or("no vector was run");
         if self.vectors == 0 {
             return Err("no golden vector was run".to_owned());
         }
-        if by_label && share(self.wrong_labels) < needed {
-            return Err(format!(
-                "{} of {} golden vectors have the right label, {}.{} % are needed; first: {first}",
-                self.vectors - self.wrong_labels,
-                self.vectors,
-                needed / 10,
-                needed % 10
-            ));
+        if by_label && self.labels_per_mille() < needed {
+            return Err(self.sentence(self.wrong_labels, "have the right label", needed, self.first_label.as_deref()));
         }
-        if share(self.wrong_values) < values_needed {
-            return Err(format!(
-                "{} of {} golden vectors are reproduced within tolerance; first: {first}",
-                self.vectors - self.wrong_values,
-                self.vectors
-            ));
+        let needed = if by_label || !verification.user_golden { 1000 } else { needed };
+        if self.right_per_mille(self.wrong_values) < needed {
+            let first = self.first_value.as_deref();
+            return Err(self.sentence(self.wrong_values, "are reproduced within tolerance", needed, first));
         }
         Ok(())
     }
+
+    fn sentence(&self, wrong: u64, what: &str, needed: u64, first: Option<&str>) -> String {
+        let right = self.vectors.saturating_sub(wrong);
+        let first = first.unwrap_or("none was looked at");
+        let needed = match needed {
+            1000 => "all are".to_owned(),
+            n if n % 10 == 0 => format!("{} % are", n / 10),
+            n => format!("{}.{} % are", n / 10, n % 10),
+        };
+        format!("{right} of {} golden vectors {what}, {needed} needed; the first that fails: {first}", self.vectors)
+    }
 }
 
-/// Elements of a tensor as f64; integers above 2⁵³ lose their last bits, which no tolerance asks for.
+/// Elements of a tensor as f64.
 fn elements(datatype: DataType, bytes: &[u8]) -> impl Iterator<Item = f64> + '_ {
     bytes.chunks_exact(datatype.size()).map(move |c| {
         macro_rules! read {
@@ -323,14 +361,37 @@ fn compare(spec: &TensorSpec, actual: &[u8], expected: &[u8], tolerance: &Tolera
     if actual.len() != expected.len() {
         return Err(format!("{} bytes instead of {}", actual.len(), expected.len()));
     }
+    // An f64 does not tell neighbours apart above 2⁵³.
+    if matches!(spec.datatype, DataType::Int64 | DataType::Uint64) {
+        let signed = spec.datatype == DataType::Int64;
+        for (i, (a, b)) in integers(actual, signed).zip(integers(expected, signed)).enumerate() {
+            if (a - b).abs() as f64 > tolerance.absolute + tolerance.relative * b.abs() as f64 {
+                return Err(format!("element {i} is {a}, expected {b}"));
+            }
+        }
+        return Ok(());
+    }
     for (i, (a, b)) in elements(spec.datatype, actual).zip(elements(spec.datatype, expected)).enumerate() {
-        let equal =
-            a == b || (a.is_nan() && b.is_nan()) || (a - b).abs() <= tolerance.absolute + tolerance.relative * b.abs();
-        if !equal {
+        // With an infinity the right side would be infinite too, and everything below it.
+        let near = a.is_finite() && b.is_finite() && (a - b).abs() <= tolerance.absolute + tolerance.relative * b.abs();
+        if !(a == b || near || (a.is_nan() && b.is_nan())) {
             return Err(format!("element {i} is {a}, expected {b}"));
         }
     }
     Ok(())
+}
+
+/// 64-bit integers, with room for their differences.
+fn integers(bytes: &[u8], signed: bool) -> impl Iterator<Item = i128> + '_ {
+    bytes.chunks_exact(8).map(move |c| {
+        let raw = c.try_into().map(u64::from_le_bytes).unwrap_or_default();
+        if signed { i128::from(raw.cast_signed()) } else { i128::from(raw) }
+    })
+}
+
+/// Whether a vector's output is one row, so that one label can stand for it.
+fn one_row(spec: &TensorSpec) -> bool {
+    spec.shape.last().is_some() && spec.elements() == spec.shape.last().copied()
 }
 
 /// Index of the largest element along the last axis of a tensor with one row; `None` when one is NaN.
@@ -347,24 +408,60 @@ fn argmax(spec: &TensorSpec, bytes: &[u8]) -> Option<i64> {
     best.map(|(i, _)| i)
 }
 
+/// Names and headers of all tensors, and where the data starts.
 fn headers(bytes: &[u8]) -> Result<(BTreeMap<String, Header>, usize), GoldenError> {
-    let length =
-        bytes.first_chunk::<8>().map(|b| u64::from_le_bytes(*b)).ok_or(GoldenError::NotSafetensors("too short"))?;
+    let not = GoldenError::NotSafetensors;
+    let length = bytes.first_chunk::<8>().map(|b| u64::from_le_bytes(*b)).ok_or(not("it has less than 8 bytes"))?;
     let length = usize::try_from(length)
         .ok()
         .filter(|l| *l <= MAX_HEADER_BYTES)
-        .ok_or(GoldenError::NotSafetensors("its header claims more than 1 MiB"))?;
-    let header = bytes.get(8..8 + length).ok_or(GoldenError::NotSafetensors("its header is cut off"))?;
-    let mut raw: BTreeMap<String, serde_json::Value> =
-        serde_json::from_slice(header).map_err(|_| GoldenError::NotSafetensors("its header is not JSON"))?;
-    raw.remove("__metadata__");
-    let mut headers = BTreeMap::new();
-    for (name, value) in raw {
-        let header = serde_json::from_value(value)
-            .map_err(|_| GoldenError::NotSafetensors("a tensor's header lacks dtype, shape or data_offsets"))?;
-        headers.insert(name, header);
+        .ok_or(not("its header claims more than 256 KiB"))?;
+    let header = bytes.get(8..8 + length).ok_or(not("its header is cut off"))?;
+    let Headers(headers) = serde_json::from_slice(header)
+        .map_err(|_| not("its header is not JSON of distinct tensors with dtype, shape and data_offsets"))?;
+    // As the format asks: the tensors cover the data without holes or overlaps, so that no byte goes unseen.
+    let mut places: Vec<[usize; 2]> = headers.values().map(|h| h.data_offsets).collect();
+    places.sort_unstable();
+    let mut end = 0;
+    for [start, stop] in places {
+        if start != end || stop < start {
+            return Err(not("its tensors leave holes or overlap"));
+        }
+        end = stop;
+    }
+    if end.checked_add(8 + length) != Some(bytes.len()) {
+        return Err(not("its tensors do not end where the file does"));
     }
     Ok((headers, 8 + length))
+}
+
+/// The JSON header. A map by hand, since serde's own lets the last of two equal names win.
+struct Headers(BTreeMap<String, Header>);
+
+impl<'de> Deserialize<'de> for Headers {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct Names;
+        impl<'de> serde::de::Visitor<'de> for Names {
+            type Value = Headers;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("tensors by name")
+            }
+
+            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Headers, A::Error> {
+                let mut headers = BTreeMap::new();
+                while let Some(name) = map.next_key::<String>()? {
+                    if name == "__metadata__" {
+                        map.next_value::<serde::de::IgnoredAny>()?;
+                    } else if headers.insert(name, map.next_value()?).is_some() || headers.len() > MAX_TENSORS {
+                        return Err(serde::de::Error::custom("a tensor is named twice, or there are too many"));
+                    }
+                }
+                Ok(Headers(headers))
+            }
+        }
+        d.deserialize_map(Names)
+    }
 }
 
 /// A safetensors file of `(name, type, shape, bytes)`; the same bytes for the same tensors.

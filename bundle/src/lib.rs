@@ -7,18 +7,23 @@
 mod contract;
 mod documents;
 mod envelope;
+mod error;
+mod floors;
 pub mod golden;
 mod ids;
 mod keys;
 pub mod manifest;
 pub mod protocol;
-mod sign;
+pub mod signing;
+mod stream;
 mod verify;
 
 pub use contract::*;
 pub use documents::*;
-pub use envelope::{IN_TOTO_TYPE, SIGSTORE_BUNDLE_TYPE, pre_authentication_encoding, sign_envelope, to_json};
+pub use envelope::{IN_TOTO_TYPE, SIGSTORE_BUNDLE_TYPE, claims, pre_authentication_encoding, sign_envelope, to_json};
+pub use error::VerifyError;
+pub use floors::Floors;
 pub use ids::*;
-pub use keys::*;
-pub use sign::*;
+pub use signing::*;
+pub use stream::StreamVerifier;
 pub use verify::*;

@@ -1,11 +1,14 @@
 //! OCI manifests: a bundle as a ModelPack image (modelpack/model-spec v0.0.7), a runner as a Wasm-like artifact, and the
 //! referrers that carry signatures. The same input gives the same bytes; no timestamps.
 
-use serde::Deserialize;
-use serde_json::json;
+use std::collections::BTreeMap;
 
-use crate::envelope::SIGSTORE_BUNDLE_TYPE;
-use crate::{Blob, Contract, Digest, ReleaseLayers, VerifyError};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+
+use crate::envelope::{SIGSTORE_BUNDLE_TYPE, to_json};
+use crate::{Blob, Contract, Digest, ReleaseLayers, SigningKey, TargetName, VerifyError};
 
 /// Media type of an OCI image manifest.
 pub const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -15,7 +18,10 @@ const WEIGHT: &str = "application/vnd.cncf.model.weight.v1.raw";
 const WEIGHT_CONFIG: &str = "application/vnd.cncf.model.weight.config.v1.raw";
 const DATASET: &str = "application/vnd.cncf.model.dataset.v1.raw";
 const FILEPATH: &str = "org.cncf.model.filepath";
+const TARGET: &str = "dev.ballast.target";
+const VARIANT: &str = "dev.ballast.variant";
 const RUNNER_ARTIFACT: &str = "application/vnd.ballast.runner.v1";
+const RUNNER_MODULE: &str = "application/vnd.ballast.runner.module.v1";
 const EMPTY_TYPE: &str = "application/vnd.oci.empty.v1+json";
 /// The content of an empty config, as OCI defines it.
 pub const EMPTY_CONFIG: &[u8] = b"{}";
@@ -46,6 +52,78 @@ pub fn blob_of(bytes: &[u8]) -> Blob {
     Blob { digest: Digest::of(bytes), size: bytes.len() as u64 }
 }
 
+// Structs, not `serde_json::json!`: another crate's `preserve_order` feature would change the order of its keys, and with
+// it every digest.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Image<'a> {
+    schema_version: u32,
+    media_type: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    artifact_type: Option<&'a str>,
+    config: Descriptor<'a>,
+    layers: Vec<Descriptor<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subject: Option<Descriptor<'a>>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    annotations: BTreeMap<&'a str, &'a str>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Descriptor<'a> {
+    media_type: &'a str,
+    digest: Digest,
+    size: u64,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    annotations: BTreeMap<&'a str, &'a str>,
+}
+
+fn descriptor<'a>(media_type: &'a str, blob: &Blob) -> Descriptor<'a> {
+    Descriptor { media_type, digest: blob.digest, size: blob.size, annotations: BTreeMap::new() }
+}
+
+fn image<'a>(artifact_type: Option<&'a str>, config: (&'a str, &[u8]), layers: Vec<Descriptor<'a>>) -> Image<'a> {
+    Image {
+        schema_version: 2,
+        media_type: MANIFEST_TYPE,
+        artifact_type,
+        config: descriptor(config.0, &blob_of(config.1)),
+        layers,
+        subject: None,
+        annotations: BTreeMap::new(),
+    }
+}
+
+/// ModelPack's config; its schema allows no other fields, so what is ours goes into annotations.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ModelConfig<'a> {
+    descriptor: ModelDescriptor<'a>,
+    config: ModelFormat<'a>,
+    modelfs: ModelFs,
+}
+
+#[derive(Serialize)]
+struct ModelDescriptor<'a> {
+    name: &'a str,
+    version: &'a str,
+}
+
+#[derive(Serialize)]
+struct ModelFormat<'a> {
+    architecture: &'a str,
+    format: String,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ModelFs {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    diff_ids: Vec<Digest>,
+}
+
 /// The ModelPack manifest of one bundle.
 pub fn bundle_manifest(layers: &ReleaseLayers, contract: &Contract) -> Manifest {
     let files = [
@@ -54,66 +132,120 @@ pub fn bundle_manifest(layers: &ReleaseLayers, contract: &Contract) -> Manifest 
         (&layers.contract, WEIGHT_CONFIG, LAYER_FILES[2]),
         (&layers.golden, DATASET, LAYER_FILES[3]),
     ];
-    let config = json!({
-        "descriptor": {"name": contract.model, "version": contract.version},
-        "config": {"architecture": "ballast-plan", "format": format!("ballast-plan-v{}", contract.plan_major)},
-        "modelfs": {"type": "layers", "diffIds": files.iter().map(|(blob, ..)| blob.digest.to_string()).collect::<Vec<_>>()},
-    })
-    .to_string()
-    .into_bytes();
-    let layers: Vec<_> = files
-        .iter()
-        .map(|(blob, kind, file)| {
-            json!({"mediaType": kind, "digest": blob.digest, "size": blob.size, "annotations": {FILEPATH: file}})
-        })
+    let config = to_json(&ModelConfig {
+        descriptor: ModelDescriptor { name: &contract.model, version: &contract.version },
+        config: ModelFormat { architecture: "ballast-plan", format: format!("ballast-plan-v{}", contract.plan_major) },
+        modelfs: ModelFs { kind: "layers", diff_ids: files.iter().map(|(blob, ..)| blob.digest).collect() },
+    });
+    let layers = files
+        .into_iter()
+        .map(|(blob, kind, file)| Descriptor { annotations: [(FILEPATH, file)].into(), ..descriptor(kind, blob) })
         .collect();
-    let manifest = json!({
-        "schemaVersion": 2,
-        "mediaType": MANIFEST_TYPE,
-        "artifactType": MODEL_ARTIFACT,
-        "config": {"mediaType": MODEL_CONFIG, "digest": Digest::of(&config), "size": config.len()},
-        "layers": layers,
-        "annotations": {"dev.ballast.target": contract.target, "dev.ballast.variant": contract.variant},
-    })
-    .to_string()
-    .into_bytes();
-    Manifest { manifest, config }
+    let mut manifest = image(Some(MODEL_ARTIFACT), (MODEL_CONFIG, &config), layers);
+    manifest.annotations = [(TARGET, contract.target.as_str()), (VARIANT, &contract.variant)].into();
+    Manifest { manifest: to_json(&manifest), config }
 }
 
-/// The artifact of one runner: a precompiled module.
-pub fn runner_manifest(module: &Blob, target: &crate::TargetName) -> Manifest {
-    let manifest = json!({
-        "schemaVersion": 2,
-        "mediaType": MANIFEST_TYPE,
-        "artifactType": RUNNER_ARTIFACT,
-        "config": {"mediaType": EMPTY_TYPE, "digest": Digest::of(EMPTY_CONFIG), "size": EMPTY_CONFIG.len()},
-        "layers": [{"mediaType": "application/vnd.ballast.runner.module.v1", "digest": module.digest, "size": module.size}],
-        "annotations": {"dev.ballast.target": target},
-    })
-    .to_string()
-    .into_bytes();
-    Manifest { manifest, config: EMPTY_CONFIG.to_vec() }
+/// The artifact of one runner: a precompiled module for one target.
+pub fn runner_manifest(module: &Blob, target: &TargetName) -> Manifest {
+    let mut manifest =
+        image(Some(RUNNER_ARTIFACT), (EMPTY_TYPE, EMPTY_CONFIG), vec![descriptor(RUNNER_MODULE, module)]);
+    manifest.annotations = [(TARGET, target.as_str())].into();
+    Manifest { manifest: to_json(&manifest), config: EMPTY_CONFIG.to_vec() }
 }
 
 /// The referrer that carries a Sigstore bundle for `subject`, in cosign's present form.
 pub fn statement_manifest(statement: &Blob, subject: &Blob, predicate_type: &str) -> Manifest {
-    let manifest = json!({
-        "schemaVersion": 2,
-        "mediaType": MANIFEST_TYPE,
-        "artifactType": SIGSTORE_BUNDLE_TYPE,
-        "config": {"mediaType": EMPTY_TYPE, "digest": Digest::of(EMPTY_CONFIG), "size": EMPTY_CONFIG.len()},
-        "layers": [{"mediaType": SIGSTORE_BUNDLE_TYPE, "digest": statement.digest, "size": statement.size}],
-        "subject": {"mediaType": MANIFEST_TYPE, "digest": subject.digest, "size": subject.size},
-        "annotations": {
-            "dev.sigstore.bundle.content": "dsse-envelope",
-            "dev.sigstore.bundle.predicateType": predicate_type,
-            // cosign writes the time of signing; a digested byte here never depends on one.
-            "org.opencontainers.image.created": "1970-01-01T00:00:00Z",
+    let mut manifest = image(
+        Some(SIGSTORE_BUNDLE_TYPE),
+        (EMPTY_TYPE, EMPTY_CONFIG),
+        vec![descriptor(SIGSTORE_BUNDLE_TYPE, statement)],
+    );
+    manifest.subject = Some(descriptor(MANIFEST_TYPE, subject));
+    manifest.annotations = [
+        ("dev.sigstore.bundle.content", "dsse-envelope"),
+        ("dev.sigstore.bundle.predicateType", predicate_type),
+        // cosign writes the time of signing; a digested byte here never depends on one.
+        ("org.opencontainers.image.created", "1970-01-01T00:00:00Z"),
+    ]
+    .into();
+    Manifest { manifest: to_json(&manifest), config: EMPTY_CONFIG.to_vec() }
+}
+
+/// cosign's classic signature of a manifest, which lives under [`signature_tag`] in the same repository.
+#[derive(Debug, Clone)]
+pub struct SimpleSignature {
+    /// Manifest and config.
+    pub manifest: Manifest,
+    /// Its one layer, the signed text.
+    pub payload: Vec<u8>,
+}
+
+/// Tag of a classic signature: `sha256-<hex>.sig`.
+pub fn signature_tag(subject: &Digest) -> String {
+    format!("sha256-{}.sig", subject.hex())
+}
+
+/// Signs a manifest as classic cosign does (containers/image, `docs/containers-signature.5.md`), for `cosign verify --key`.
+/// `reference` is the name without a tag under which the image is known: `registry/repository`.
+pub fn simple_signature(reference: &str, subject: &Digest, key: &SigningKey) -> SimpleSignature {
+    #[derive(Serialize)]
+    struct Payload<'a> {
+        critical: Critical<'a>,
+        optional: Option<()>,
+    }
+    #[derive(Serialize)]
+    struct Critical<'a> {
+        identity: Identity<'a>,
+        image: Signed,
+        #[serde(rename = "type")]
+        kind: &'static str,
+    }
+    #[derive(Serialize)]
+    #[serde(rename_all = "kebab-case")]
+    struct Identity<'a> {
+        docker_reference: &'a str,
+    }
+    #[derive(Serialize)]
+    #[serde(rename_all = "kebab-case")]
+    struct Signed {
+        docker_manifest_digest: Digest,
+    }
+    #[derive(Serialize)]
+    struct Config {
+        architecture: &'static str,
+        os: &'static str,
+        config: BTreeMap<&'static str, &'static str>,
+        rootfs: RootFs,
+    }
+    #[derive(Serialize)]
+    struct RootFs {
+        #[serde(rename = "type")]
+        kind: &'static str,
+        diff_ids: [Digest; 1],
+    }
+
+    let payload = to_json(&Payload {
+        critical: Critical {
+            identity: Identity { docker_reference: reference },
+            image: Signed { docker_manifest_digest: *subject },
+            kind: "cosign container image signature",
         },
-    })
-    .to_string()
-    .into_bytes();
-    Manifest { manifest, config: EMPTY_CONFIG.to_vec() }
+        optional: None,
+    });
+    let signature = STANDARD.encode(key.sign(&payload));
+    let config = to_json(&Config {
+        architecture: "",
+        os: "",
+        config: BTreeMap::new(),
+        rootfs: RootFs { kind: "layers", diff_ids: [Digest::of(&payload)] },
+    });
+    let layer = Descriptor {
+        annotations: [("dev.cosignproject.cosign/signature", signature.as_str())].into(),
+        ..descriptor("application/vnd.dev.cosign.simplesigning.v1+json", &blob_of(&payload))
+    };
+    let manifest = to_json(&image(None, ("application/vnd.oci.image.config.v1+json", &config), vec![layer]));
+    SimpleSignature { manifest: Manifest { manifest, config }, payload }
 }
 
 /// The layers of a bundle's manifest, by their media types and file names.
@@ -130,7 +262,7 @@ pub fn parse_bundle_manifest(bytes: &[u8]) -> Result<ReleaseLayers, VerifyError>
         media_type: String,
         digest: Digest,
         size: u64,
-        annotations: std::collections::BTreeMap<String, String>,
+        annotations: BTreeMap<String, String>,
     }
     if bytes.len() > MAX_MANIFEST_BYTES {
         return Err(VerifyError::TooLarge { limit: MAX_MANIFEST_BYTES });

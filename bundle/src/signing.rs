@@ -1,7 +1,9 @@
 //! Signing documents, role by role.
 
 use crate::envelope::{sign_envelope, sign_statement, to_json};
-use crate::{Envelope, Pointer, ReleaseStatement, RunnerStatement, SigningKey, TrustRoot};
+use crate::{Envelope, Pointer, ReleaseStatement, RunnerStatement, TrustRoot};
+
+pub use crate::keys::{KeyError, SigningKey, VerifyingKey};
 
 /// Payload type of a trust root.
 pub const ROOT_TYPE: &str = "application/vnd.ballast.root.v1+json";
