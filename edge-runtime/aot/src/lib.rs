@@ -1,5 +1,53 @@
-//! Wasmtime with Cranelift: precompiles runner and modules.
+//! Wasmtime with Cranelift: precompiles the runner and users' modules for an engine profile. Runs in the cloud only.
 
+mod flags;
 mod runner;
 
+use ballast_sandbox::EngineProfile;
 pub use runner::{RUNNER_WASM, RUNNER_WASM_MULADD};
+
+/// A module could not be compiled.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AotError {
+    /// No code can be made for this target.
+    #[error("no code can be made for {triple}: {message}")]
+    Target {
+        /// As the profile says it.
+        triple: String,
+        /// What is missing.
+        message: String,
+    },
+    /// A CPU feature that Ballast does not know for the target's architecture.
+    #[error(
+        "{arch} has no CPU feature {feature} that code could use; take it out of spec.cpuFeatures or write Rust's name"
+    )]
+    Feature {
+        /// Architecture.
+        arch: String,
+        /// The unknown name.
+        feature: String,
+    },
+    /// Wasmtime refused the module.
+    #[error("the module cannot be compiled: {0}")]
+    Module(String),
+}
+
+/// The runner's Wasm for a profile: engines where a fused multiply-add is a call get the flavour without it.
+pub fn runner_for(profile: &EngineProfile) -> &'static [u8] {
+    if profile.is_pulley() { RUNNER_WASM_MULADD } else { RUNNER_WASM }
+}
+
+/// Compiles a Wasm module to code for `profile`: the bytes that [`ballast_sandbox::Engine::load`] maps. The same module and
+/// profile give the same bytes on any host.
+pub fn precompile(wasm: &[u8], profile: &EngineProfile) -> Result<Vec<u8>, AotError> {
+    let target = |message: String| AotError::Target { triple: profile.triple.clone(), message };
+    let mut config = wasmtime::Config::new();
+    profile.configure(&mut config).map_err(|e| target(e.to_string()))?;
+    // Always, also for the host's own triple: else the build host's CPU leaks into the code.
+    config.target(&profile.triple).map_err(|e| target(e.to_string()))?;
+    config.cranelift_opt_level(wasmtime::OptLevel::Speed);
+    config.cranelift_nan_canonicalization(false);
+    flags::enable(&mut config, profile)?;
+    let engine = wasmtime::Engine::new(&config).map_err(|e| target(format!("{e:#}")))?;
+    engine.precompile_module(wasm).map_err(|e| AotError::Module(format!("{e:#}")))
+}

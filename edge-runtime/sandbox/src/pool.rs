@@ -1,0 +1,265 @@
+//! The pool: a program's instances on operating-system threads of their own, behind a bounded queue.
+//!
+//! Guests never run on an async runtime's workers. Every thread owns an instance; one more waits warm, so that a fault
+//! costs the next request nothing. A deadline counts from the moment a thread takes the request off the queue.
+
+use std::collections::VecDeque;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::{Answer, Fault, Instance, Program, SandboxError};
+
+/// A thread's stack: the guest's own, and the host's below it.
+const THREAD_STACK: usize = crate::profile::MAX_WASM_STACK + (512 << 10);
+
+/// One request and what to do with its answer.
+pub struct Request {
+    /// One per input of the contract, in its order; row-major, little-endian.
+    pub inputs: Vec<Bytes>,
+    /// From the moment it leaves the queue.
+    pub deadline: Duration,
+    /// Called on the pool's thread, exactly once; it should only hand the answer over.
+    pub done: Box<dyn FnOnce(Result<Answer, Fault>) + Send>,
+}
+
+impl std::fmt::Debug for Request {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Request").field("inputs", &self.inputs.len()).field("deadline", &self.deadline).finish()
+    }
+}
+
+/// A request that was not taken; it comes back whole, so that another pool can answer it.
+#[derive(Debug)]
+pub enum SubmitError {
+    /// `limits.maxQueue` requests are waiting: say so to the client (429).
+    QueueFull(Request),
+    /// The pool is closing: ask the one that replaced it.
+    Closed(Request),
+}
+
+/// Threads that run one program.
+pub struct Pool {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pool").field("threads", &self.threads.len()).finish_non_exhaustive()
+    }
+}
+
+struct Shared {
+    program: Program,
+    queue: Mutex<Queue>,
+    /// A request came, or the pool closes.
+    work: Condvar,
+    spare: Mutex<Spare>,
+    /// The spare was taken or made, or the pool closes.
+    spare_changed: Condvar,
+}
+
+struct Queue {
+    waiting: VecDeque<Request>,
+    max: usize,
+    running: usize,
+    closed: bool,
+}
+
+#[derive(Default)]
+struct Spare {
+    instance: Option<Instance>,
+    wanted: bool,
+    closed: bool,
+}
+
+impl Shared {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn spare(&self) -> MutexGuard<'_, Spare> {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn close(&self) {
+        self.queue().closed = true;
+        self.work.notify_all();
+        let mut spare = self.spare();
+        spare.closed = true;
+        spare.instance = None;
+        drop(spare);
+        self.spare_changed.notify_all();
+    }
+}
+
+impl Pool {
+    /// Makes `instances` loaded instances and one spare, then starts the threads. Fails as a whole: a pool that started
+    /// can answer.
+    pub fn start(program: Program, instances: u32) -> Result<Self, SandboxError> {
+        let count = instances.max(1) as usize;
+        let max = program.spec().limits.max_queue as usize;
+        let mut ready = Vec::new();
+        for _ in 0..count {
+            ready.push(program.instantiate()?);
+        }
+        let spare = Spare { instance: Some(program.instantiate()?), ..Spare::default() };
+        let shared = Arc::new(Shared {
+            program,
+            queue: Mutex::new(Queue { waiting: VecDeque::new(), max, running: 0, closed: false }),
+            work: Condvar::new(),
+            spare: Mutex::new(spare),
+            spare_changed: Condvar::new(),
+        });
+        let mut pool = Self { shared, threads: Vec::new() };
+        for instance in ready {
+            let shared = Arc::clone(&pool.shared);
+            pool.spawn("guest", move || serve(&shared, instance))?;
+        }
+        let shared = Arc::clone(&pool.shared);
+        pool.spawn("spare", move || keep_spare(&shared))?;
+        Ok(pool)
+    }
+
+    fn spawn(&mut self, name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), SandboxError> {
+        // On failure the pool is dropped, which ends the threads that were started.
+        let thread = std::thread::Builder::new()
+            .name(name.to_owned())
+            .stack_size(THREAD_STACK)
+            .spawn(body)
+            .map_err(|e| SandboxError::Thread(e.to_string()))?;
+        self.threads.push(thread);
+        Ok(())
+    }
+
+    /// Queues a request. Never blocks.
+    pub fn submit(&self, request: Request) -> Result<(), SubmitError> {
+        let mut queue = self.shared.queue();
+        if queue.closed {
+            return Err(SubmitError::Closed(request));
+        }
+        // An idle thread takes one at once; only what must wait counts.
+        let idle = self.threads.len().saturating_sub(1).saturating_sub(queue.running);
+        if queue.waiting.len() >= queue.max.saturating_add(idle) {
+            return Err(SubmitError::QueueFull(request));
+        }
+        queue.waiting.push_back(request);
+        drop(queue);
+        self.shared.work.notify_one();
+        Ok(())
+    }
+
+    /// Requests that wait.
+    pub fn queued(&self) -> usize {
+        self.shared.queue().waiting.len()
+    }
+
+    /// The program that it runs.
+    pub fn program(&self) -> &Program {
+        &self.shared.program
+    }
+
+    /// Takes no more requests. Those that were taken are answered; the threads then end. Never blocks; dropping the pool
+    /// does the same.
+    pub fn close(&self) {
+        self.shared.close();
+    }
+
+    /// Closes, and returns when the last request is answered and the memory is given back.
+    pub fn shutdown(mut self) {
+        self.shared.close();
+        for thread in self.threads.drain(..) {
+            // A thread that panicked has nothing more to answer.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.shared.close();
+    }
+}
+
+fn serve(shared: &Shared, first: Instance) {
+    let mut instance = Some(first);
+    loop {
+        let mut queue = shared.queue();
+        let request = loop {
+            match queue.waiting.pop_front() {
+                Some(request) => break request,
+                None if queue.closed => return,
+                None => queue = shared.work.wait(queue).unwrap_or_else(PoisonError::into_inner),
+            }
+        };
+        queue.running += 1;
+        drop(queue);
+        let result = answer(shared, &mut instance, &request);
+        // Free before the answer is out: who sends the next request at once must not find the queue full.
+        shared.queue().running -= 1;
+        let done = request.done;
+        if std::panic::catch_unwind(AssertUnwindSafe(move || done(result))).is_err() {
+            tracing::error!("handing an answer over panicked");
+        }
+        if instance.is_none() {
+            instance = take_spare(shared);
+        }
+    }
+}
+
+fn answer(shared: &Shared, place: &mut Option<Instance>, request: &Request) -> Result<Answer, Fault> {
+    if place.is_none() {
+        *place = take_spare(shared);
+    }
+    let mut instance = match place.take() {
+        Some(instance) => instance,
+        None => shared
+            .program
+            .instantiate()
+            .map_err(|e| Fault::Unavailable { reason: e.reason(), message: crate::error::bounded(&e.to_string()) })?,
+    };
+    let inputs: Vec<&[u8]> = request.inputs.iter().map(|input| &input[..]).collect();
+    let result = instance.infer(&inputs, request.deadline);
+    if !instance.is_poisoned() {
+        *place = Some(instance);
+    }
+    result
+}
+
+/// The warm instance, if there is one; another is made in the background.
+fn take_spare(shared: &Shared) -> Option<Instance> {
+    let mut spare = shared.spare();
+    let instance = spare.instance.take();
+    spare.wanted = true;
+    drop(spare);
+    shared.spare_changed.notify_one();
+    instance
+}
+
+fn keep_spare(shared: &Shared) {
+    loop {
+        let mut spare = shared.spare();
+        while !spare.closed && !(spare.wanted && spare.instance.is_none()) {
+            spare = shared.spare_changed.wait(spare).unwrap_or_else(PoisonError::into_inner);
+        }
+        if spare.closed {
+            return;
+        }
+        spare.wanted = false;
+        drop(spare);
+        match shared.program.instantiate() {
+            Ok(instance) => {
+                let mut spare = shared.spare();
+                if !spare.closed {
+                    spare.instance = Some(instance);
+                }
+            }
+            // The next fault asks again; until then a thread makes its own.
+            Err(error) => tracing::warn!(%error, "no spare instance"),
+        }
+    }
+}
