@@ -4,7 +4,8 @@ Requests on standard input, one JSON each; answers on standard output, one JSON 
   {"load": PATH}                          -> {"outputs": [names]}
   {"inputs": {name: {shape, datatype, data: base64}}}   -> {} (kept for the runs that follow)
   {"run": true}                           -> {"nanos": N}
-  {"answer": true}                        -> {"outputs": [base64 of float32 ...], "version": "..."}
+  {"answer": true}                        -> {"outputs": [base64]}
+  {"version": true}                       -> {"version": "onnxruntime ..."}
 """
 
 import base64
@@ -41,12 +42,11 @@ def main():
             started = time.perf_counter_ns()
             outputs = session.run(None, inputs)
             answer = {"nanos": time.perf_counter_ns() - started}
+        elif "version" in request:
+            answer = {"version": f"onnxruntime {ort.__version__}"}
         else:
             outputs = session.run(None, inputs)
-            answer = {
-                "outputs": [base64.b64encode(np.ascontiguousarray(o).tobytes()).decode() for o in outputs],
-                "version": f"onnxruntime {ort.__version__}",
-            }
+            answer = {"outputs": [base64.b64encode(np.ascontiguousarray(o).tobytes()).decode() for o in outputs]}
         print(json.dumps(answer), flush=True)
 
 
