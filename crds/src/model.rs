@@ -1,0 +1,285 @@
+//! What runs: the model, its variants, its limits, and what it must prove.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::schema::rules;
+use crate::{ByteQuantity, Decimal, Share, Span};
+
+/// Where a file is, and which file it must be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Source {
+    /// `https://…`, or `file:///…` in directory mode (below the installation's model directory).
+    #[schemars(length(max = 2048), extend("x-kubernetes-validations" = rules(&[(
+        "self.matches('^(https://[^/]+/.+|file:///.+)$')",
+        "write https://HOST/PATH, or file:///PATH in directory mode",
+    )])))]
+    pub uri: String,
+    /// `sha256:` and 64 lower-case hex digits; what is fetched must have it.
+    #[schemars(length(max = 71), extend("x-kubernetes-validations" = rules(&[(
+        "self.matches('^sha256:[0-9a-f]{64}$')",
+        "write sha256: and 64 lower-case hex digits, as `sha256sum FILE` prints them",
+    )])))]
+    pub digest: String,
+}
+
+/// The model of a deployment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules(&[(
+    "has(self.name) == has(oldSelf.name) && (!has(self.name) || self.name == oldSelf.name)",
+    "model.name cannot change: clients ask for it; make a new ModelDeployment to serve another name",
+)])))]
+pub struct Model {
+    /// The name it is served under; `metadata.name` when absent. Cannot change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63), extend("x-kubernetes-validations" = rules(&[(
+        "self.matches('^[a-z0-9]([-a-z0-9_]*[a-z0-9])?$')",
+        "write lower-case letters, digits, '-' and '_', a letter or digit at both ends",
+    )])))]
+    pub name: Option<String>,
+    /// For people and for answers (`model_version`); any change is a new release.
+    #[schemars(length(max = 63), extend("x-kubernetes-validations" = rules(&[(
+        "self.matches('^[A-Za-z0-9]([-A-Za-z0-9_.+]*[A-Za-z0-9])?$')",
+        "write letters, digits, '-', '_', '.' and '+', like 1.4.0, and quote it",
+    )])))]
+    pub version: String,
+    /// The ONNX file.
+    pub source: Source,
+    /// Only where the model leaves something open.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub inputs: Vec<ModelInput>,
+    /// In order of preference; the first that fits a target is taken. None: the source as it is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub variants: Vec<Variant>,
+    /// A release whose inputs or outputs differ from the stable one's is refused unless this is set.
+    #[serde(default)]
+    pub allow_contract_change: bool,
+}
+
+/// What the model leaves open about one input.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules(&[(
+    "has(self.shape) != has(self.value)",
+    "write either shape, which fixes open dimensions, or value, which makes the input a constant",
+)])))]
+pub struct ModelInput {
+    /// As the model names it.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Every dimension, outermost first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "atomic"), inner(range(min = 1, max = 2_147_483_647)))]
+    pub shape: Option<Vec<i64>>,
+    /// The input becomes this constant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64), extend("x-kubernetes-list-type" = "atomic"))]
+    pub value: Option<Vec<i64>>,
+}
+
+/// One form of the model.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules(&[(
+    "has(self.source) != (has(self.fromModel) && self.fromModel)",
+    "write exactly one of source, which is another ONNX file, and fromModel: true, which is model.source as it is",
+)])))]
+pub struct Variant {
+    /// `fp32`, `int8`, ….
+    #[schemars(length(max = 63), extend("x-kubernetes-validations" = rules(&[(
+        "self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",
+        "write lower-case letters, digits and '-', a letter or digit at both ends",
+    )])))]
+    pub name: String,
+    /// Another ONNX file with the same inputs and outputs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<Source>,
+    /// `model.source` as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_model: Option<bool>,
+}
+
+/// A HardwareTarget to build for, and what is different there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TargetChoice {
+    /// Of the HardwareTarget.
+    #[schemars(length(max = 63), extend("x-kubernetes-validations" = rules(&[(
+        "self.matches('^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$')",
+        "write the name of a HardwareTarget, like x86-64-v3",
+    )])))]
+    pub name: String,
+    /// Instead of `spec.runtime`, field by field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<RuntimeOverride>,
+}
+
+const MIN_MEMORY: &str = "the smallest guest needs more: write at least 1Mi, like 256Mi";
+
+/// Limits of one target. Absent fields are `spec.runtime`'s.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RuntimeOverride {
+    /// The guest's whole memory, for one instance.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = rules(&[("self.endsWith('Mi') || self.endsWith('Gi') || self.endsWith('Ti') || self.matches('^[0-9]{7,}$') || self.matches('^[0-9]{4,}Ki$')", MIN_MEMORY)])))]
+    pub memory_limit: Option<ByteQuantity>,
+    /// From dequeue to answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Span>,
+    /// Instances that serve at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 64))]
+    pub instances: Option<i32>,
+    /// Requests that wait; more are refused with 429.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1024))]
+    pub max_queue: Option<i32>,
+}
+
+/// Limits that the sandbox enforces on every gateway.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Runtime {
+    /// The guest's whole memory, for one instance.
+    #[serde(default = "Runtime::default_memory_limit")]
+    #[schemars(extend("x-kubernetes-validations" = rules(&[("self.endsWith('Mi') || self.endsWith('Gi') || self.endsWith('Ti') || self.matches('^[0-9]{7,}$') || self.matches('^[0-9]{4,}Ki$')", MIN_MEMORY)])))]
+    pub memory_limit: ByteQuantity,
+    /// From dequeue to answer; absent: made from the predicted time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Span>,
+    /// Instances that serve at once.
+    #[serde(default = "Runtime::default_instances")]
+    #[schemars(range(min = 1, max = 64))]
+    pub instances: i32,
+    /// Requests that wait; more are refused with 429.
+    #[serde(default = "Runtime::default_max_queue")]
+    #[schemars(range(min = 1, max = 1024))]
+    pub max_queue: i32,
+}
+
+impl Runtime {
+    fn default_memory_limit() -> ByteQuantity {
+        "256Mi".into()
+    }
+    fn default_instances() -> i32 {
+        1
+    }
+    fn default_max_queue() -> i32 {
+        16
+    }
+
+    /// These limits with what `choice` says of one target.
+    pub fn for_target(&self, choice: Option<&RuntimeOverride>) -> Self {
+        let Some(choice) = choice else { return self.clone() };
+        Self {
+            memory_limit: choice.memory_limit.clone().unwrap_or_else(|| self.memory_limit.clone()),
+            deadline: choice.deadline.clone().or_else(|| self.deadline.clone()),
+            instances: choice.instances.unwrap_or(self.instances),
+            max_queue: choice.max_queue.unwrap_or(self.max_queue),
+        }
+    }
+}
+
+impl Default for Runtime {
+    fn default() -> Self {
+        Self {
+            memory_limit: Self::default_memory_limit(),
+            deadline: None,
+            instances: Self::default_instances(),
+            max_queue: Self::default_max_queue(),
+        }
+    }
+}
+
+/// What a release must reproduce, before it is signed and again on every gateway.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Verification {
+    /// The user's own golden vectors; absent: the reference evaluator makes some.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub golden: Option<Golden>,
+    /// How far numbers may be from what is expected.
+    #[serde(default)]
+    pub tolerance: Tolerance,
+    /// An output that is not finite is a failure.
+    #[serde(default = "Verification::default_finite_outputs")]
+    pub finite_outputs: bool,
+    /// Judged in Trial, against the fallback in the same minute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_latency_p99: Option<Span>,
+}
+
+impl Verification {
+    fn default_finite_outputs() -> bool {
+        true
+    }
+}
+
+impl Default for Verification {
+    fn default() -> Self {
+        Self { golden: None, tolerance: Tolerance::default(), finite_outputs: true, max_latency_p99: None }
+    }
+}
+
+/// A file of golden vectors: `inputs/NAME` with `outputs/NAME` or `labels/NAME`, as safetensors.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Golden {
+    /// The safetensors file, at most 16 MiB.
+    pub source: Source,
+    /// What counts as a match.
+    #[serde(default, rename = "match")]
+    pub matching: GoldenMatch,
+    /// How many of the vectors must match.
+    #[serde(default = "Golden::default_min_matching")]
+    pub min_matching: Share,
+}
+
+impl Golden {
+    fn default_min_matching() -> Share {
+        "100%".into()
+    }
+}
+
+/// How an answer is compared with what is expected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+pub enum GoldenMatch {
+    /// Every number within the tolerance.
+    #[default]
+    Values,
+    /// The index of the largest number is the label.
+    ArgMax,
+}
+
+/// `|a − b| ≤ absolute + relative · |b|`, b the expected value.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Tolerance {
+    /// In the output's unit.
+    #[serde(default = "Tolerance::default_absolute")]
+    pub absolute: Decimal,
+    /// A share of the expected value.
+    #[serde(default = "Tolerance::default_relative")]
+    pub relative: Decimal,
+}
+
+impl Tolerance {
+    fn default_absolute() -> Decimal {
+        "1e-4".into()
+    }
+    fn default_relative() -> Decimal {
+        "1e-3".into()
+    }
+}
+
+impl Default for Tolerance {
+    fn default() -> Self {
+        Self { absolute: Self::default_absolute(), relative: Self::default_relative() }
+    }
+}
