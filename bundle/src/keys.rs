@@ -19,6 +19,18 @@ pub enum KeyError {
     /// Not a SubjectPublicKeyInfo of a P-256 key.
     #[error("not an ECDSA P-256 public key in PEM (\"BEGIN PUBLIC KEY\")")]
     PublicPem,
+    /// Not a key of cosign's, or one of a newer form.
+    #[cfg(feature = "cosign-keys")]
+    #[error("not a private key as `cosign generate-key-pair` writes it")]
+    CosignPem,
+    /// Its scrypt parameters are no powers of two, or would take more than 256 MiB.
+    #[cfg(feature = "cosign-keys")]
+    #[error("the encrypted key asks for more scrypt work than any cosign does")]
+    CosignWork,
+    /// The secretbox does not open.
+    #[cfg(feature = "cosign-keys")]
+    #[error("wrong password for the encrypted key (cosign reads it from COSIGN_PASSWORD), or the file is damaged")]
+    Password,
     /// The 32 random bytes are no scalar of the curve; draw again.
     #[error("these 32 bytes are not a P-256 private key: draw again")]
     Scalar,
@@ -40,6 +52,12 @@ impl SigningKey {
             .or_else(|| p256::SecretKey::from_sec1_pem(pem).ok().map(Secret::from))
             .map(Self)
             .ok_or(KeyError::PrivatePem)
+    }
+
+    /// PKCS#8, DER.
+    #[cfg(feature = "cosign-keys")]
+    pub(crate) fn from_der(der: &[u8]) -> Result<Self, KeyError> {
+        Secret::from_pkcs8_der(der).map(Self).map_err(|_| KeyError::PrivatePem)
     }
 
     /// PKCS#8.

@@ -5,6 +5,8 @@
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 
 mod contract;
+#[cfg(feature = "cosign-keys")]
+mod cosign;
 mod documents;
 mod envelope;
 mod error;

@@ -29,6 +29,13 @@ pub const CLOCK_SKEW_MILLIS: u64 = 24 * 60 * 60 * 1000;
 pub const FORMAT: u32 = 1;
 
 /// Bytes or a document that nobody has checked yet: it can be verified or dropped, nothing else.
+///
+/// ```compile_fail
+/// # use ballast_bundle::{Pointer, Unverified};
+/// # fn f(pointer: Pointer) -> u32 {
+/// Unverified::new(pointer).epoch // it cannot be read
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Unverified<T>(T);
 
@@ -40,6 +47,19 @@ impl<T> Unverified<T> {
 }
 
 /// A document that was verified. Only this crate makes one.
+///
+/// ```
+/// # use ballast_bundle::{Pointer, Verified};
+/// # fn f(pointer: Verified<Pointer>) -> u32 {
+/// pointer.epoch
+/// # }
+/// ```
+/// ```compile_fail
+/// # use ballast_bundle::{Pointer, Verified};
+/// # fn f(pointer: Pointer) -> Verified<Pointer> {
+/// Verified(pointer)
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verified<T>(T);
 

@@ -1,0 +1,573 @@
+//! A directory per attack, `tests/attacks/<name>`: the files that differ from `good`, and `attack.json`, which says what the
+//! attacker does and with which sentence the gateway refuses. Every one must fail for that very reason; `good`, the twin of
+//! them all, must pass. `BALLAST_BLESS=1 cargo test -p ballast-bundle` writes the directories anew.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use ballast_bundle::*;
+use serde::{Deserialize, Serialize};
+
+use crate::walk::admit;
+use crate::world::*;
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Attack {
+    /// What the attacker does.
+    says: String,
+    /// With which sentence the gateway refuses.
+    error: String,
+    /// A file that is sent without end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    endless: Option<String>,
+}
+
+struct Case {
+    name: &'static str,
+    attack: Attack,
+    files: Files,
+}
+
+fn case(name: &'static str, says: &str, error: &str, files: Files) -> Case {
+    Case { name, attack: Attack { says: says.into(), error: error.into(), endless: None }, files }
+}
+
+/// The operator signs a world that was edited before: what a thief of the right keys, or the operator's own past, can do.
+fn signed(edit: impl FnOnce(&mut World)) -> Files {
+    let mut world = World::good();
+    edit(&mut world);
+    world.files()
+}
+
+/// The good world's files with some exchanged afterwards: what anybody on the wire can do.
+fn exchanged(edit: impl FnOnce(&mut Files)) -> Files {
+    let mut files = World::good().files();
+    edit(&mut files);
+    files
+}
+
+/// The good world with another release statement that the release key did sign.
+fn statement(edit: impl FnOnce(&mut serde_json::Value)) -> Files {
+    let good = World::good().files();
+    let mut world = World::good();
+    let (_, payload) = claims(&good["release.json"]).unwrap();
+    let mut json: serde_json::Value = serde_json::from_slice(&payload).unwrap();
+    let release: ReleaseStatement = serde_json::from_value(json["predicate"].clone()).unwrap();
+    let runner: RunnerStatement = serde_json::from_value(
+        serde_json::from_slice::<serde_json::Value>(&claims(&good["runner.json"]).unwrap().1).unwrap()["predicate"]
+            .clone(),
+    )
+    .unwrap();
+    (world.release, world.runner) = (release, runner);
+    edit(&mut json);
+    let envelope = sign_envelope(IN_TOTO_TYPE, json.to_string().as_bytes(), &[&key(RELEASE)]);
+    let bundle = serde_json::json!({
+        "mediaType": SIGSTORE_BUNDLE_TYPE,
+        "verificationMaterial": {"publicKey": {"hint": ""}, "tlogEntries": []},
+        "dsseEnvelope": envelope,
+    });
+    let mut files = world.with_statements(bundle.to_string().into_bytes(), good["runner.json"].clone(), Vec::new());
+    for (name, bytes) in good {
+        files.entry(name).or_insert(bytes);
+    }
+    files
+}
+
+fn envelope(files: &Files, name: &str) -> Envelope {
+    serde_json::from_slice(&files[name]).unwrap()
+}
+
+fn attacks() -> Vec<Case> {
+    let mut cases = roots();
+    cases.extend(pointers());
+    cases.extend(releases());
+    cases.extend(blobs());
+    cases
+}
+
+fn roots() -> Vec<Case> {
+    vec![
+        case(
+            "root-version-skipped",
+            "Version 3 is offered to a gateway that is at version 1, both signed by the right keys.",
+            "root: trust root version 3 does not follow 1: versions are walked one by one",
+            signed(|w| {
+                w.roots[1].0.version = 3;
+                w.gateway.roots[1] = "root-3.json".into();
+            }),
+        ),
+        case(
+            "root-not-signed-by-the-one-before",
+            "Version 2 names a new root key and is signed by that one only.",
+            "root: 0 of 1 needed signatures by the role's keys",
+            signed(|w| w.roots[1].1 = vec![ROOT_2]),
+        ),
+        case(
+            "root-not-signed-by-itself",
+            "Version 2 names a root key whose owner never signed it.",
+            "root: 0 of 1 needed signatures by the role's keys",
+            signed(|w| w.roots[1].1 = vec![ROOT_1]),
+        ),
+        case(
+            "root-of-another-fleet",
+            "The successor of this fleet's root is for another fleet.",
+            "root: made for fleet fleet-2, this is fleet-1",
+            signed(|w| w.roots[1].0.fleet = "fleet-2".parse().unwrap()),
+        ),
+        case(
+            "root-of-a-lower-epoch",
+            "Version 2 takes the epoch back, which would bring old counters back to life.",
+            "root: epoch 0 is not the trust root's epoch 1",
+            signed(|w| w.roots[1].0.epoch = 0),
+        ),
+        case(
+            "root-with-one-key-in-two-roles",
+            "The release key, which signs data, is named for native code as well.",
+            "root: malformed document: the trust root gives one key two roles: who signs data must not sign code",
+            signed(|w| {
+                w.roots[1].0.roles.insert(Role::Runtime, keys_of(&[RELEASE], 1));
+            }),
+        ),
+        case(
+            "root-of-a-later-format",
+            "A root that only a newer gateway could read.",
+            "root: format 2 is newer than this version reads (1): upgrade first",
+            signed(|w| w.roots[1].0.format = 2),
+        ),
+    ]
+}
+
+fn pointers() -> Vec<Case> {
+    let doubled = exchanged(|f| {
+        let mut pointer = envelope(f, "pointer.json");
+        let first = pointer.signatures[0].clone();
+        pointer.signatures = vec![first.clone(), EnvelopeSignature { keyid: String::new(), ..first.clone() }, first];
+        f.insert("pointer.json".into(), to_json(&pointer));
+    });
+    let stranger = {
+        let mut files = signed(|w| w.pointer_keys = vec![STRANGER, STRANGER - 1]);
+        let mut pointer = envelope(&files, "pointer.json");
+        for (signature, known) in pointer.signatures.iter_mut().zip(ASSIGNMENT) {
+            signature.keyid = key(known).public().key_id();
+        }
+        files.insert("pointer.json".into(), to_json(&pointer));
+        files
+    };
+    vec![
+        case(
+            "replayed-pointer",
+            "A pointer that was in force is sent again after the gateway accepted a newer one.",
+            "pointer: sequence 1767225600020 is below 1767225600021, which was accepted before: a replay",
+            signed(|w| w.gateway.floors.sequence = Counter(ISSUED + 21)),
+        ),
+        case(
+            "older-sequence",
+            "A pointer is signed with a sequence below the floor.",
+            "pointer: sequence 1767225600009 is below 1767225600010, which was accepted before: a replay",
+            signed(|w| w.sequence = ISSUED + 9),
+        ),
+        case(
+            "other-epoch",
+            "A pointer of the epoch that the root has not begun yet.",
+            "pointer: epoch 2 is not the trust root's epoch 1",
+            signed(|w| w.pointer_epoch = 2),
+        ),
+        case(
+            "expired",
+            "The server withholds newer pointers: what the gateway gets expired more than a day ago.",
+            "pointer: expired at 1767830400000 ms, it is 1767916800000 ms since 1970: nothing new is installed from it",
+            signed(|w| w.gateway.now = UnixMillis(ISSUED + 8 * DAY)),
+        ),
+        case(
+            "other-audience",
+            "Another gateway's pointer.",
+            "pointer: the pointer is for another gateway",
+            signed(|w| w.audience.gateway = "gw-0002".parse().unwrap()),
+        ),
+        case(
+            "other-namespace",
+            "A pointer to the assignment of another namespace.",
+            "assignment: what was signed speaks of another namespace: documents of different releases are mixed",
+            signed(|w| w.assignment_namespace = "3f0c1f9e-0002".parse().unwrap()),
+        ),
+        case(
+            "unknown-key",
+            "Strangers sign the pointer and put the known keys' ids beside their signatures.",
+            "pointer: 0 of 2 needed signatures by the role's keys",
+            stranger,
+        ),
+        case(
+            "below-threshold",
+            "One of the two signatures that the assignment role needs.",
+            "pointer: 1 of 2 needed signatures by the role's keys",
+            signed(|w| w.pointer_keys = vec![ASSIGNMENT[2]]),
+        ),
+        case(
+            "one-key-signs-twice",
+            "The same key's signature three times, once without its key id.",
+            "pointer: 1 of 2 needed signatures by the role's keys",
+            doubled,
+        ),
+        case(
+            "pointer-altered",
+            "One byte of the signed pointer is changed.",
+            "pointer: 0 of 2 needed signatures by the role's keys",
+            exchanged(|f| {
+                let mut pointer = envelope(f, "pointer.json");
+                // The first letters of the payload say `{"format":1`; another letter stays valid Base64.
+                pointer.payload.replace_range(4..5, "a");
+                f.insert("pointer.json".into(), to_json(&pointer));
+            }),
+        ),
+        case(
+            "root-instead-of-a-pointer",
+            "A document of another type, rightly signed.",
+            "pointer: expected a document of type application/vnd.ballast.pointer.v1+json, found \"application/vnd.ballast.root.v1+json\"",
+            exchanged(|f| {
+                let root = f["root-2.json"].clone();
+                f.insert("pointer.json".into(), root);
+            }),
+        ),
+        case(
+            "assignment-exchanged",
+            "The pointer is right, the assignment beside it is another one of the same length.",
+            "assignment: wrong digest: expected sha256:ASSIGNMENT, found sha256:FOUND",
+            exchanged(|f| {
+                let text = String::from_utf8(f["assignment.json"].clone()).unwrap().replace("1.0.0", "6.6.6");
+                f.insert("assignment.json".into(), text.into_bytes());
+            }),
+        ),
+    ]
+}
+
+fn releases() -> Vec<Case> {
+    let other = || {
+        signed(|w| {
+            w.release.number.counter = Counter(102);
+            w.weights = vec![1; 1000];
+        })
+    };
+    vec![
+        case(
+            "older-counter",
+            "A release whose number is below the one that was active here, with assignment and pointer signed for it.",
+            "release: release 1.99 is below the floor 1.100",
+            signed(|w| w.release.number.counter = Counter(99)),
+        ),
+        case(
+            "release-of-another-epoch",
+            "A release of an epoch that is not the trust root's.",
+            "release: epoch 2 is not the trust root's epoch 1",
+            signed(|w| w.release.number.epoch = 2),
+        ),
+        case(
+            "other-target",
+            "The bundle for another target: its code paths and limits were proved elsewhere.",
+            "release: the statement is for target cortex-a76, this gateway's is x86-64-v3",
+            signed(|w| w.release.target = "cortex-a76".parse().unwrap()),
+        ),
+        case(
+            "older-compiler",
+            "A bundle by a compiler that the trust root has ruled out.",
+            "release: made by compiler 2, the trust root demands 3",
+            signed(|w| w.release.compiler = 2),
+        ),
+        case(
+            "statement-of-another-release",
+            "The assignment names one release; the statement beside it is another one's.",
+            "release: what was signed speaks of another number: documents of different releases are mixed",
+            exchanged(|f| {
+                f.insert("release.json".into(), other()["release.json"].clone());
+            }),
+        ),
+        case(
+            "subject-of-another-bundle",
+            "The signed statement's subject is another manifest than its predicate says.",
+            "release: what was signed speaks of another manifest: documents of different releases are mixed",
+            statement(|json| json["subject"][0]["digest"]["sha256"] = Digest::of(b"other").hex().into()),
+        ),
+        case(
+            "release-signed-by-the-assignment-key",
+            "Whoever may point gateways to releases makes one.",
+            "release: 0 of 1 needed signatures by the role's keys",
+            signed(|w| w.release_key = ASSIGNMENT[0]),
+        ),
+        case(
+            "runner-signed-by-the-release-key",
+            "Whoever may sign data signs native code.",
+            "runner: 0 of 1 needed signatures by the role's keys",
+            signed(|w| w.runner_key = RELEASE),
+        ),
+        case(
+            "older-runner",
+            "A runner with a known hole, below the floor.",
+            "runner: release 1.9 is below the floor 1.10",
+            signed(|w| w.runner.number.counter = Counter(9)),
+        ),
+        case(
+            "runner-for-another-target",
+            "Native code for another target.",
+            "runner: the statement is for target cortex-a76, this gateway's is x86-64-v3",
+            signed(|w| w.runner.target = "cortex-a76".parse().unwrap()),
+        ),
+        case(
+            "runner-instead-of-a-release",
+            "A runner's statement where a release's is expected, signed by the release key.",
+            "release: expected a document of type https://ballast.dev/release/v1, found \"https://ballast.dev/runner/v1\"",
+            statement(|json| json["predicateType"] = RUNNER_PREDICATE.into()),
+        ),
+        case(
+            "code-inside-a-release-statement",
+            "The release key signs a release that names a fifth layer, code.",
+            "release: malformed document: the statement's predicate has missing, unknown or wrong fields",
+            statement(|json| {
+                let weights = json["predicate"]["layers"]["weights"].clone();
+                json["predicate"]["layers"]["code"] = weights;
+            }),
+        ),
+        case(
+            "code-inside-a-release",
+            "A signed bundle whose manifest has a fifth layer, code.",
+            "manifest: malformed document: a bundle has exactly four layers; there is no room for code",
+            signed(|w| {
+                w.manifest_edit = |m| {
+                    let code = r#""layers":[{"mediaType":"application/vnd.cncf.model.code.v1.raw","digest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","size":0,"annotations":{"org.cncf.model.filepath":"code.bin"}},"#;
+                    m.replace(r#""layers":["#, code)
+                };
+            }),
+        ),
+        case(
+            "code-instead-of-a-plan",
+            "A signed bundle whose plan is declared to be a Wasm module.",
+            "manifest: malformed document: the manifest lacks a layer of a bundle, or has it under another media type",
+            signed(|w| {
+                w.manifest_edit =
+                    |m| m.replacen("application/vnd.cncf.model.weight.config.v1.raw", "application/wasm", 1)
+            }),
+        ),
+        case(
+            "mixed-layers",
+            "The manifest of another release: its weights with this one's golden vectors.",
+            "manifest: wrong digest: expected sha256:MANIFEST, found sha256:FOUND",
+            exchanged(|f| {
+                f.insert("manifest.json".into(), other()["manifest.json"].clone());
+            }),
+        ),
+        case(
+            "mixed-layers-that-are-signed",
+            "The statement's layers are not those of the manifest that it names: a signer that was fed two builds.",
+            "manifest: what was signed speaks of another set of layers: documents of different releases are mixed",
+            statement(|json| {
+                json["predicate"]["layers"]["weights"]["digest"] = Digest::of(b"other").to_string().into()
+            }),
+        ),
+        case(
+            "contract-of-another-version",
+            "A signed bundle whose contract speaks of another version than its statement.",
+            "contract: what was signed speaks of another version: documents of different releases are mixed",
+            signed(|w| w.contract.version = "2.0.0".into()),
+        ),
+        case(
+            "contract-for-another-target",
+            "A signed bundle whose contract has another target's limits.",
+            "contract: the statement is for target cortex-a76, this gateway's is x86-64-v3",
+            signed(|w| w.contract.target = "cortex-a76".parse().unwrap()),
+        ),
+    ]
+}
+
+fn blobs() -> Vec<Case> {
+    let mut endless = case(
+        "endless-stream",
+        "The server never stops sending weights.",
+        "weights.bin: goes on after the 1000 bytes that were expected",
+        World::good().files(),
+    );
+    endless.attack.endless = Some("weights.bin".into());
+    vec![
+        endless,
+        case(
+            "truncated-stream",
+            "The connection ends before the last byte of the weights.",
+            "weights.bin: ends after 999 bytes, expected 1000",
+            exchanged(|f| {
+                f.get_mut("weights.bin").unwrap().pop();
+            }),
+        ),
+        case(
+            "padded-stream",
+            "One byte more than the weights have.",
+            "weights.bin: goes on after the 1000 bytes that were expected",
+            exchanged(|f| f.get_mut("weights.bin").unwrap().push(0)),
+        ),
+        case(
+            "weights-altered",
+            "One bit of the weights.",
+            "weights.bin: wrong digest: expected sha256:WEIGHTS, found sha256:FOUND",
+            exchanged(|f| f.get_mut("weights.bin").unwrap()[500] ^= 1),
+        ),
+        case(
+            "runner-altered",
+            "One bit of the native code.",
+            "runner.bin: wrong digest: expected sha256:RUNNER, found sha256:FOUND",
+            exchanged(|f| f.get_mut("runner.bin").unwrap()[5] ^= 1),
+        ),
+        case(
+            "golden-vectors-swapped",
+            "Golden vectors with other labels, which a bad model would pass.",
+            "golden.safetensors: wrong digest: expected sha256:GOLDEN, found sha256:FOUND",
+            exchanged(|f| {
+                f.insert("golden.safetensors".into(), golden_file([1, 0, 1]));
+            }),
+        ),
+        case(
+            "golden-vectors-without-expectations",
+            "A signed bundle whose golden file expects nothing.",
+            "golden: the golden file has no tensor \"outputs/scores\"",
+            signed(|w| {
+                let inputs = [0; 24];
+                let labels = [0; 24];
+                w.golden = golden::write(&[
+                    ("inputs/image".into(), DataType::Fp32, vec![3, 1, 2], &inputs),
+                    ("labels/scores".into(), DataType::Int64, vec![3], &labels),
+                ]);
+            }),
+        ),
+    ]
+}
+
+fn directory() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/attacks")
+}
+
+fn read(dir: &Path) -> Files {
+    let entries = fs::read_dir(dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
+    entries
+        .map(|entry| entry.unwrap().path())
+        .map(|path| (path.file_name().unwrap().to_str().unwrap().to_owned(), fs::read(&path).unwrap()))
+        .collect()
+}
+
+/// What of an attack stands in its directory.
+fn stored(case: &Case, good: &Files) -> Files {
+    let mut files: Files = case
+        .files
+        .iter()
+        .filter(|(name, bytes)| good.get(*name) != Some(bytes))
+        .map(|(n, b)| (n.clone(), b.clone()))
+        .collect();
+    let mut attack = serde_json::to_string_pretty(&case.attack).unwrap();
+    attack.push('\n');
+    files.insert("attack.json".into(), attack.into_bytes());
+    files
+}
+
+/// Expected sentences name digests by what they are of.
+fn spelled(error: &str, found: &str, good: &Files) -> String {
+    let mut error = error.to_owned();
+    let names = [
+        ("ASSIGNMENT", "assignment.json"),
+        ("MANIFEST", "manifest.json"),
+        ("WEIGHTS", "weights.bin"),
+        ("RUNNER", "runner.bin"),
+        ("GOLDEN", "golden.safetensors"),
+    ];
+    for (word, file) in names {
+        error = error.replace(&format!("sha256:{word}"), &Digest::of(&good[file]).to_string());
+    }
+    match found.rsplit_once("found sha256:") {
+        Some((_, hex)) => error.replace("sha256:FOUND", &format!("sha256:{hex}")),
+        None => error,
+    }
+}
+
+#[test]
+fn the_directories_are_what_the_seeds_make() {
+    let good = World::good().files();
+    let mut expected: BTreeMap<String, Files> = BTreeMap::from([("good".to_owned(), good.clone())]);
+    expected.extend(attacks().iter().map(|case| (case.name.to_owned(), stored(case, &good))));
+    if std::env::var_os("BALLAST_BLESS").is_some() {
+        for (name, files) in &expected {
+            let dir = directory().join(name);
+            let _ = fs::remove_dir_all(&dir);
+            fs::create_dir_all(&dir).unwrap();
+            for (file, bytes) in files {
+                fs::write(dir.join(file), bytes).unwrap();
+            }
+        }
+    }
+    let found: BTreeMap<String, Files> = fs::read_dir(directory())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .map(|path| (path.file_name().unwrap().to_str().unwrap().to_owned(), read(&path)))
+        .collect();
+    assert_eq!(found.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
+    for (name, files) in expected {
+        for (file, bytes) in &files {
+            assert!(found[&name].get(file) == Some(bytes), "{name}/{file} differs; BALLAST_BLESS=1 writes it anew");
+        }
+        assert_eq!(found[&name].len(), files.len(), "{name} has a file too many");
+    }
+}
+
+#[test]
+fn the_twin_of_every_attack_passes() {
+    assert_eq!(admit(&read(&directory().join("good")), None), Ok(()));
+}
+
+#[test]
+fn every_attack_fails_for_its_own_reason() {
+    let good = read(&directory().join("good"));
+    let mut seen = 0;
+    for entry in fs::read_dir(directory()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.ends_with("good") {
+            continue;
+        }
+        let own = read(&path);
+        let attack: Attack = serde_json::from_slice(&own["attack.json"]).unwrap();
+        assert!(own.len() > 1 || attack.endless.is_some(), "{} changes nothing", path.display());
+        let mut files = good.clone();
+        files.extend(own);
+        let error = admit(&files, attack.endless.as_deref()).expect_err(&format!("{} was admitted", path.display()));
+        assert_eq!(error, spelled(&attack.error, &error, &good), "{}", path.display());
+        seen += 1;
+    }
+    assert!(seen >= 40, "only {seen} attacks");
+}
+
+/// The gateway that expired pointers lead nowhere serves on: a day of skew is tolerated, no more.
+#[test]
+fn a_clock_that_is_a_day_off_is_tolerated() {
+    let mut world = World::good();
+    world.gateway.now = UnixMillis(ISSUED + 8 * DAY - 1);
+    assert_eq!(admit(&world.files(), None), Ok(()));
+    assert_eq!(trusted_time(UnixMillis(0), UnixMillis(5), UnixMillis(9)), UnixMillis(9));
+    assert_eq!(trusted_time(UnixMillis(11), UnixMillis(5), UnixMillis(9)), UnixMillis(11));
+}
+
+/// What was installed keeps serving after floors, epoch and minimum compiler passed it by; a stranger's statement does not.
+#[test]
+fn what_was_installed_is_accepted_again_after_a_restart() {
+    let good = World::good().files();
+    let root = |files: &Files| {
+        let first = Unverified::new(envelope(files, "root-1.json")).first_root().unwrap();
+        Unverified::new(envelope(files, "root-2.json")).next_root(&first).unwrap()
+    };
+    let raised = signed(|w| {
+        w.roots[1].0.epoch = 9;
+        w.roots[1].0.minimum_compiler = 9;
+    });
+    let world = World::good();
+    let assignment: Assignment = serde_json::from_slice(&good["assignment.json"]).unwrap();
+    let want = assignment.deployments[0].want.clone().unwrap();
+    let (deployment, target) = (&world.gateway.deployment, &world.gateway.target);
+    let bytes = Unverified::new(good["release.json"].as_slice());
+    let root = root(&raised);
+    assert!(bytes.release(&want, deployment, target, &root, &Floors::default()).is_err());
+    assert!(bytes.installed_release(&want, deployment, target, &root).is_ok());
+    let foreign = signed(|w| w.release_key = STRANGER);
+    let foreign = Unverified::new(foreign["release.json"].as_slice());
+    assert!(foreign.installed_release(&want, deployment, target, &root).is_err());
+}

@@ -1,0 +1,8 @@
+//! Integration tests of what crosses from cloud to edge.
+
+mod attacks;
+mod cosign;
+mod golden;
+mod properties;
+mod walk;
+mod world;
