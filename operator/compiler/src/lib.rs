@@ -5,6 +5,10 @@
 //! plan is proved against the evaluator.
 
 mod api;
+pub mod eval;
 pub mod ir;
+pub mod lower;
+pub mod onnx;
+pub mod shape;
 
 pub use api::*;

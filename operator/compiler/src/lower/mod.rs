@@ -1,0 +1,244 @@
+//! Lowering: from the IR to a plan and its weights.
+//!
+//! 1. [`fuse`] decides which nodes run together: what follows a product or convolution is folded into its weights, becomes
+//!    its bias and bounds, or runs as a program on its result; chains of element-wise nodes become one program.
+//! 2. [`product`], [`window`], [`elementwise`] and [`movement`] turn each of these into a [`Unit`]: what it reads and writes, how much scratch
+//!    it needs, and how its steps look once places are known. Weights get their final layout in [`weights`].
+//! 3. [`place`] gives every buffer a place in one arena by liveness; then the steps are written.
+//!
+//! Everything is in the order of the graph; nothing depends on hashing, time or the host.
+
+mod elementwise;
+mod fuse;
+mod movement;
+mod place;
+mod product;
+mod program;
+mod shape;
+mod weights;
+mod window;
+
+use ballast_plan::build::{PlanBuilder, TensorDef};
+use ballast_plan::{At, DType as PlanType, PlanError, Step};
+use thiserror::Error;
+
+use crate::TargetSpec;
+use crate::ir::{DType, Graph, Node, Op, ValueId};
+
+use fuse::{Fusion, Task};
+use place::{Buffer, Buffers, Places};
+use weights::Weights;
+
+/// What a gateway needs to run a model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Lowered {
+    /// `plan.bin`.
+    pub plan: Vec<u8>,
+    /// `weights.bin`: packed, in the plan's layout.
+    pub weights: Vec<u8>,
+    /// Bytes of arena.
+    pub arena_bytes: u64,
+    /// 10⁹ operations per inference; a multiply-add is two.
+    pub gflop: f64,
+}
+
+/// A model that cannot be lowered.
+#[derive(Debug, Error)]
+pub enum LowerError {
+    /// An operation, or a form of one, for which there is no step yet.
+    #[error("`{node}`: {operator} cannot be compiled here: {detail}")]
+    NotLowered {
+        /// The IR's name of it.
+        operator: &'static str,
+        /// The ONNX node.
+        node: String,
+        /// What exactly.
+        detail: String,
+    },
+    /// Arena or weights reach 2 GiB.
+    #[error("the model needs {what} of {bytes} bytes; the format ends below 2 GiB")]
+    TooLarge {
+        /// Which of them.
+        what: &'static str,
+        /// How large it would be.
+        bytes: u64,
+    },
+    /// The plan that came out is refused by its own reader: a bug here, found before anything is shipped.
+    #[error("the compiled plan is not sound")]
+    Plan(#[from] PlanError),
+}
+
+/// How a node, alone or with what was fused into it, runs.
+struct Unit {
+    reads: Vec<Buffer>,
+    write: Buffer,
+    /// An operand that the result may overwrite, if nothing else needs it.
+    in_place: Option<Buffer>,
+    /// Bytes, only while it runs.
+    scratch: u64,
+    steps: Box<dyn Fn(&Places, At) -> Vec<Step>>,
+}
+
+/// A place in weights or in a buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Weights(At),
+    Buffer(Buffer),
+}
+
+impl Source {
+    fn at(self, places: &Places) -> At {
+        match self {
+            Self::Weights(at) => at,
+            Self::Buffer(buffer) => places.at(buffer),
+        }
+    }
+
+    fn buffer(self) -> Option<Buffer> {
+        match self {
+            Self::Weights(_) => None,
+            Self::Buffer(buffer) => Some(buffer),
+        }
+    }
+}
+
+struct Lowering<'g> {
+    graph: &'g Graph,
+    weights: Weights,
+    buffers: Buffers,
+    builder: PlanBuilder,
+    units: Vec<Unit>,
+    flop: u64,
+}
+
+/// Lowers a graph for a target. The same graph gives the same bytes on any host.
+pub fn lower(graph: &Graph, _target: &TargetSpec) -> Result<Lowered, LowerError> {
+    let mut lowering = Lowering {
+        graph,
+        weights: Weights::default(),
+        buffers: Buffers::new(graph),
+        builder: PlanBuilder::new(),
+        units: Vec::new(),
+        flop: 0,
+    };
+    for value in graph.nodes.iter().flat_map(|n| n.inputs.iter().chain(&n.outputs)).chain(&graph.inputs).chain(&graph.outputs) {
+        if graph.value(*value).is_empty() {
+            let name = graph.value(*value).name.clone();
+            return Err(LowerError::NotLowered { operator: "Empty", node: name, detail: "a tensor without elements".into() });
+        }
+    }
+    for task in Fusion::new(graph).tasks() {
+        lowering.task(&task)?;
+    }
+    lowering.finish()
+}
+
+impl Lowering<'_> {
+    fn task(&mut self, task: &Task) -> Result<(), LowerError> {
+        match task {
+            Task::Product(product) => self.product(product),
+            Task::Chain(chain) => self.chain(chain),
+            Task::Node(index) => {
+                let node = &self.graph.nodes[*index];
+                match &node.op {
+                    Op::Pool { kind, window } => self.pool(node, *kind, window),
+                    Op::Reduce { kind, axes } => self.reduce(node, *kind, axes),
+                    Op::Softmax { axis, log } => self.softmax(node, *axis, *log),
+                    Op::Reshape => self.reshape(node),
+                    Op::Transpose { perm } => self.transpose(node, perm),
+                    Op::Expand => self.expand(node),
+                    Op::Concat { axis } => self.concat(node, *axis),
+                    Op::Slice { starts, steps } => self.slice(node, starts, steps),
+                    Op::Pad { before, mode } => self.pad(node, before, mode),
+                    Op::Gather { axis } => self.gather(node, *axis),
+                    Op::Resample { axis, taps, indices, weights } => self.resample(node, *axis, *taps, indices, weights),
+                    // Products and chains are other tasks; one of them that comes here has a form that they do not take.
+                    Op::Unary(_) | Op::Binary(_) | Op::Select | Op::Cast => Err(refuse(node, "this type of elements")),
+                    Op::Conv { .. } | Op::MatMul => Err(refuse(node, "this type of elements")),
+                    Op::ConvTranspose { .. }
+                    | Op::ArgReduce { .. }
+                    | Op::CumSum { .. }
+                    | Op::TopK { .. }
+                    | Op::GatherElements { .. }
+                    | Op::GatherNd { .. }
+                    | Op::ScatterElements { .. }
+                    | Op::ScatterNd { .. } => Err(refuse(node, "there is no step for it yet")),
+                }
+            }
+        }
+    }
+
+    /// Where a value is read: constants get a place in the weights as they are.
+    fn source(&mut self, id: ValueId) -> Source {
+        let value = self.graph.value(id);
+        match &value.constant {
+            Some(tensor) => Source::Weights(self.weights.add(&tensor.to_bytes())),
+            None => Source::Buffer(self.buffers.of(id)),
+        }
+    }
+
+    /// Where a value is written.
+    fn target(&mut self, id: ValueId) -> Buffer {
+        self.buffers.of(id)
+    }
+
+    fn push(&mut self, reads: &[Source], write: Buffer, scratch: u64, steps: impl Fn(&Places, At) -> Vec<Step> + 'static) {
+        let reads = reads.iter().filter_map(|s| s.buffer()).collect();
+        self.units.push(Unit { reads, write, in_place: None, scratch, steps: Box::new(steps) });
+    }
+
+    fn finish(mut self) -> Result<Lowered, LowerError> {
+        let graph = self.graph;
+        // An output that is a constant is copied where outputs are read.
+        let mut outputs = Vec::new();
+        for &id in &graph.outputs {
+            let value = graph.value(id);
+            outputs.push(match self.source(id) {
+                Source::Buffer(buffer) => buffer,
+                source @ Source::Weights(_) => {
+                    let buffer = self.buffers.add((value.len() * value.dtype.size()) as u64);
+                    self.copy_all(source, buffer, value.len(), value.dtype);
+                    buffer
+                }
+            });
+        }
+        let inputs: Vec<Buffer> = graph.inputs.iter().map(|&id| self.buffers.of(id)).collect();
+        let places = self.buffers.place(&mut self.units, &inputs, &outputs);
+        let too_large = |what, bytes: u64| if bytes < 1 << 31 { Ok(bytes as u32) } else { Err(LowerError::TooLarge { what, bytes }) };
+        let arena_bytes = too_large("an arena", places.bytes())?;
+        let weights = self.weights.finish();
+        let weights_bytes = too_large("weights", weights.len() as u64)?;
+        let steps: Vec<Step> =
+            self.units.iter().enumerate().flat_map(|(i, unit)| (unit.steps)(&places, places.scratch(i))).collect();
+        let tensor = |id: ValueId, name: &str, buffer: Buffer| {
+            let value = graph.value(id);
+            let dims = value.shape.iter().map(|&d| d as u32).collect();
+            TensorDef { name: name.into(), dtype: plan_type(value.dtype), dims, at: places.at(buffer).offset() }
+        };
+        let inputs =
+            graph.inputs.iter().zip(&inputs).map(|(&id, &buffer)| tensor(id, &graph.value(id).name, buffer)).collect();
+        let outputs = graph.outputs.iter().zip(&graph.output_names).zip(&outputs);
+        let outputs = outputs.map(|((&id, name), &buffer)| tensor(id, name, buffer)).collect();
+        self.builder.entry("main", inputs, outputs, &steps);
+        let plan = self.builder.finish(arena_bytes, weights_bytes, self.flop)?;
+        Ok(Lowered { plan, weights, arena_bytes: u64::from(arena_bytes), gflop: self.flop as f64 / 1e9 })
+    }
+}
+
+fn refuse(node: &Node, detail: impl Into<String>) -> LowerError {
+    LowerError::NotLowered { operator: node.op.name(), node: node.name.clone(), detail: detail.into() }
+}
+
+fn plan_type(dtype: DType) -> PlanType {
+    match dtype {
+        DType::F32 => PlanType::F32,
+        DType::Bool => PlanType::Bool,
+        DType::U8 => PlanType::U8,
+        DType::I8 => PlanType::I8,
+        DType::U16 => PlanType::U16,
+        DType::I16 => PlanType::I16,
+        DType::U32 => PlanType::U32,
+        DType::I32 => PlanType::I32,
+        DType::I64 => PlanType::I64,
+    }
+}

@@ -1,0 +1,53 @@
+//! What a compile worker returns is as hostile as the model that it read. Nothing is signed that does not hold here.
+
+use ballast_bundle::{Contract, Golden};
+use ballast_plan::Plan;
+
+use crate::{Artifacts, CompileRequest, VerdictReason};
+
+/// Most that a contract's JSON may take.
+const MAX_CONTRACT_BYTES: usize = 1 << 20;
+
+/// Whether artifacts are sound in themselves and belong to the request.
+pub(super) fn artifacts(request: &CompileRequest, artifacts: &Artifacts) -> Result<(), String> {
+    let verdict = &artifacts.verdict;
+    if !verdict.fits || verdict.reason != VerdictReason::Fits {
+        return Err("it built a model that does not fit".to_owned());
+    }
+    if artifacts.contract.len() > MAX_CONTRACT_BYTES {
+        return Err("the contract is too long".to_owned());
+    }
+    let contract: Contract =
+        serde_json::from_slice(&artifacts.contract).map_err(|e| format!("the contract cannot be read: {e}"))?;
+    let belongs = contract.model == request.model_name
+        && contract.version == request.version
+        && contract.variant == request.variant
+        && contract.target == request.target.name;
+    if !belongs {
+        return Err("the contract is of another model, version, variant or target".to_owned());
+    }
+    let limits = &contract.limits;
+    let within = limits.memory_bytes <= request.runtime.memory_limit.min(request.target.memory_bytes)
+        && limits.instances == request.runtime.instances
+        && limits.max_queue == request.runtime.max_queue
+        && request.runtime.deadline_millis.is_none_or(|asked| limits.deadline_millis == asked);
+    if !within {
+        return Err("the contract's limits are not those that were asked for".to_owned());
+    }
+    let (asked, given) = (&request.verification, &contract.verification);
+    let verified = given.golden_match == asked.golden_match
+        && given.min_matching_per_mille == asked.min_matching_per_mille
+        && given.tolerance == asked.tolerance
+        && given.finite_outputs == asked.finite_outputs
+        && given.max_latency_p99_millis == asked.max_latency_p99_millis
+        && given.user_golden == request.golden.is_some();
+    if !verified {
+        return Err("the contract's verification is not the one that was asked for".to_owned());
+    }
+    Golden::of_bundle(&artifacts.golden, &contract).map_err(|e| e.to_string())?;
+    let plan = Plan::parse(&artifacts.plan).map_err(|e| e.to_string())?;
+    if u64::from(plan.weights_bytes()) != artifacts.weights.len() as u64 {
+        return Err(format!("the plan has {} bytes of weights, and there are {}", plan.weights_bytes(), artifacts.weights.len()));
+    }
+    Ok(())
+}
