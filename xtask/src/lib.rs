@@ -4,6 +4,7 @@
 //! A library so that the whole-system tests start the same fleet that the demo starts.
 
 pub mod bans;
+pub mod bench;
 pub mod demo;
 pub mod process;
 pub mod python;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{demo, test};
+use xtask::{bench, demo, test};
 
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", about = "The project's chores")]
@@ -18,12 +18,16 @@ enum Chore {
     Demo(demo::Options),
     /// Run every test of the project, the demo included.
     Test(test::Options),
+    /// Measure, in release builds.
+    #[command(subcommand)]
+    Bench(bench::Bench),
 }
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().chore {
         Chore::Demo(options) => demo::run(options),
         Chore::Test(options) => test::all(options),
+        Chore::Bench(bench) => bench::run(bench),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

@@ -48,8 +48,7 @@ fn a_held_state_directory_and_a_taken_port_are_refused() {
     let held = operator(&system.path().join("state"), "127.0.0.1:0");
     assert!(!held.status.success(), "{}", stderr(&held));
 
-    let url = std::fs::read_to_string(system.path().join("state/endpoint")).unwrap();
-    let address = url.trim().trim_start_matches("https://");
+    let address = &system.fleet.listen().to_string();
     let taken = operator(&system.path().join("other"), address);
     assert!(!taken.status.success());
     assert!(stderr(&taken).contains(address), "{}", stderr(&taken));

@@ -1,7 +1,7 @@
 //! The fleet on this machine: one operator, its directory, N gateways with their own state, ports and cables.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -19,6 +19,10 @@ use crate::process::{Process, interrupted};
 
 /// A child that has not come up after so long will not.
 const START: Duration = Duration::from_secs(30);
+
+/// The address that the trust root gives to gateways. Nobody listens there, so each of them keeps to the endpoint that it
+/// enrolled at: a cable of its own, which can be cut.
+const NOWHERE: &str = "https://127.0.0.1:1";
 
 /// The three binaries.
 #[derive(Debug, Clone)]
@@ -84,10 +88,16 @@ impl Fleet {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let socket = std::env::temp_dir().join(format!("ballast-demo-{}-{number}.sock", std::process::id()));
         let cli = Cli { binary: binaries.cli.clone(), socket };
-        let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        // A free port, ours again as soon as this listener is gone; the operator keeps it over restarts.
+        let listen = TcpListener::bind(("127.0.0.1", 0)).and_then(|l| l.local_addr()).context("no free port")?;
         let mut fleet = Self { root: root.to_owned(), cli, gateways: Vec::new(), binaries, listen, operator: None };
         fleet.start_operator()?;
         Ok(fleet)
+    }
+
+    /// Where the operator listens.
+    pub fn listen(&self) -> SocketAddr {
+        self.listen
     }
 
     /// The directory that the operator watches.
@@ -101,19 +111,13 @@ impl Fleet {
 
     /// Starts the operator, on the port of last time if there was one, and waits until it answers.
     pub fn start_operator(&mut self) -> Result<()> {
-        let endpoint = self.operator_state().join("endpoint");
-        let _ = fs::remove_file(&endpoint);
         let mut command = Command::new(&self.binaries.operator);
         command.arg("--directory").arg(self.directory()).arg("--state").arg(self.operator_state());
         command.arg("--listen").arg(self.listen.to_string()).arg("--admin-socket").arg(&self.cli.socket);
+        command.args(["--public-endpoint", NOWHERE]);
         // Gateways hear of a new release with their next sync: by default within a minute.
         command.args(["--sync", "1s"]);
         self.operator = Some(Process::start("ballast-operator", &mut command, &self.root.join("logs/operator.log"))?);
-        let url = self.wait_for_file(&endpoint, None)?;
-        let address = url
-            .strip_prefix("https://")
-            .with_context(|| format!("{} holds no https:// address", endpoint.display()))?;
-        self.listen = address.parse().with_context(|| format!("the operator's endpoint {url} is not an address"))?;
         let deadline = Instant::now() + START;
         while let Err(error) = self.cli.run(&["gateways", "list", "-o", "json"]) {
             self.check()?;
@@ -142,7 +146,23 @@ impl Fleet {
         fs::write(&token_file, through_cable(&token, cable.address())?)?;
         let deny = if held_back { denied_features() } else { &[] };
         let config = format!(
-            "# Written by the demo; every key is described in docs/edge-configuration.md\nstate = {state:?}\n\n[serve]\nhttp = \"127.0.0.1:0\"\n\n[cpu_features]\ndeny = {deny:?}\n"
+            "# Written by the demo; every key is described in docs/edge-configuration.md
+state = {state:?}
+name = \"{name}\"
+
+[serve]
+http = \"127.0.0.1:0\"
+
+[cpu_features]
+deny = {deny:?}
+
+# Short for the demo: after a cut it is soon back.
+[sync]
+max_backoff_seconds = 2
+
+[fetch]
+retry_seconds = 1
+"
         );
         let config_file = folder.join("edge.toml");
         fs::write(&config_file, config)?;
