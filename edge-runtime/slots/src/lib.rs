@@ -13,7 +13,5 @@ mod state;
 mod step;
 
 pub use event::{Effect, Event};
-pub use state::{
-    Candidate, FORMAT, Held, Phase, Rejected, ReleaseId, Serving, State, Willing, Wish, trial_is_open,
-};
+pub use state::{Candidate, FORMAT, Held, Phase, Rejected, ReleaseId, Serving, State, Willing, Wish, trial_is_open};
 pub use step::{BOOT_WINDOW_MILLIS, MAX_BOOTS, step};

@@ -190,9 +190,7 @@ impl State {
     pub fn serving(&self) -> Option<Serving<'_>> {
         let active = self.active.as_ref().map(|h| &h.release);
         match &self.candidate {
-            Some(c) if c.phase == Phase::Trial => {
-                Some(Serving { primary: &c.release, on_trial: true, backup: active })
-            }
+            Some(c) if c.phase == Phase::Trial => Some(Serving { primary: &c.release, on_trial: true, backup: active }),
             Some(_) | None => {
                 let backup = self.fallback.as_ref().map(|h| &h.release);
                 active.map(|primary| Serving { primary, on_trial: false, backup })

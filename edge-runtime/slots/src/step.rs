@@ -166,7 +166,8 @@ impl Step {
 
     fn withdrawn(&mut self) {
         let state = &mut self.state;
-        let had = state.wish.is_some() || state.active.is_some() || state.candidate.is_some() || state.fallback.is_some();
+        let had =
+            state.wish.is_some() || state.active.is_some() || state.candidate.is_some() || state.fallback.is_some();
         // The floor and what was rejected stay: a deployment that comes back under its name starts from there.
         (state.wish, state.active, state.candidate, state.fallback) = (None, None, None, None);
         if had {
@@ -337,8 +338,8 @@ impl Step {
             (active.boots, active.since) = (again(active.since, active.boots), now);
             (active.requests, active.failures) = (0, 0);
             // Only a release that still has something to fall back to can be blamed to any use.
-            let blame = (self.state.fallback.is_some() && active.boots >= MAX_BOOTS)
-                .then(|| ReleaseId::from(&active.release));
+            let blame =
+                (self.state.fallback.is_some() && active.boots >= MAX_BOOTS).then(|| ReleaseId::from(&active.release));
             self.persist();
             if let Some(id) = blame {
                 self.reject(&id, FailureReason::CrashLoop, "the gateway restarted within seconds of starting with it");

@@ -3,9 +3,7 @@
 use std::collections::BTreeSet;
 
 use ballast_bundle::protocol::FailureReason;
-use ballast_bundle::{
-    Blob, Counter, DeploymentRef, Digest, ReleaseNumber, ReleaseRef, TrialPolicy, UnixMillis,
-};
+use ballast_bundle::{Blob, Counter, DeploymentRef, Digest, ReleaseNumber, ReleaseRef, TrialPolicy, UnixMillis};
 use ballast_slots::{Effect, Event, Phase, ReleaseId, State, Willing, Wish, step};
 
 const NOW: u64 = 1_000_000;
@@ -77,10 +75,11 @@ pub(crate) struct World {
     probed: BTreeSet<Digest>,
     rejected: BTreeSet<ReleaseId>,
     called_stable: BTreeSet<ReleaseId>,
+    lean: bool,
 }
 
 impl World {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(lean: bool) -> Self {
         let deployment = DeploymentRef { namespace: "ns".parse().unwrap(), name: "digits".to_owned() };
         let state = State::new(deployment, "digits".to_owned());
         Self {
@@ -93,6 +92,7 @@ impl World {
             probed: BTreeSet::new(),
             rejected: BTreeSet::new(),
             called_stable: BTreeSet::new(),
+            lean,
         }
     }
 
@@ -107,9 +107,8 @@ impl World {
             let failed = |of: &ReleaseId, reason| {
                 finished(Event::Rejected { of: *of, reason, message: "it is broken".to_owned() })
             };
-            let full = |of: &ReleaseId, reason| {
-                finished(Event::Deferred { of: *of, reason, message: "no room".to_owned() })
-            };
+            let full =
+                |of: &ReleaseId, reason| finished(Event::Deferred { of: *of, reason, message: "no room".to_owned() });
             match op {
                 Op::Fetch(id) => {
                     all.push(finished(Event::Fetched(*id)));
@@ -212,7 +211,8 @@ impl World {
     /// Times become "just now" or "long ago" and counts stay small, so that the set of worlds is finite.
     fn canonical(&mut self, now: u64) {
         for state in [&mut self.disk, &mut self.memory] {
-            let age = |since: &mut UnixMillis| *since = UnixMillis(if now - since.0 >= LONG { NOW - LONG } else { NOW });
+            let age =
+                |since: &mut UnixMillis| *since = UnixMillis(if now - since.0 >= LONG { NOW - LONG } else { NOW });
             for held in state.active.iter_mut().chain(&mut state.fallback) {
                 age(&mut held.since);
                 held.requests = held.requests.min(1);
@@ -227,8 +227,29 @@ impl World {
                 (rejected.at, rejected.requests, rejected.failures) = (UnixMillis(NOW), 0, 0);
                 (rejected.reason, rejected.message) = (FailureReason::Trap, String::new());
             }
+            for held in state.active.iter_mut().chain(&mut state.fallback) {
+                held.requests = 0;
+            }
+            if state.fallback.is_none() {
+                // Without a fallback nobody counts the starts or failures of what is active.
+                if let Some(held) = &mut state.active {
+                    (held.boots, held.failures, held.since) = (0, 0, UnixMillis(NOW));
+                }
+            }
             // Rejections form a set; the order they came in makes no difference to the machine.
             state.rejected.sort_by_key(|r| r.id);
+        }
+        let named: BTreeSet<_> =
+            self.memory.releases().chain(self.disk.releases()).map(|r| r.manifest.digest).collect();
+        self.probed.retain(|d| named.contains(d));
+        if self.lean {
+            // Late answers about releases that left are for the random runs: here they only multiply worlds.
+            let candidate = self.memory.candidate.as_ref().map(|c| ReleaseId::from(&c.release));
+            self.running.retain(|op| {
+                let (Op::Fetch(id) | Op::Relabel(id) | Op::Admit(id) | Op::Probe(id)) = op;
+                Some(*id) == candidate
+            });
+            self.fetched.retain(|d| named.contains(d));
         }
     }
 }
@@ -236,7 +257,11 @@ impl World {
 fn check_step(world: &World, event: &Event, next: &State, effects: &[Effect]) {
     let before = &world.memory;
     let context = || format!("{event:?}\nfrom {before:#?}\nto {next:#?}\nwith {effects:#?}");
-    assert!(effects.iter().skip(1).all(|e| *e != Effect::Persist), "one write per arrow, before all else: {}", context());
+    assert!(
+        effects.iter().skip(1).all(|e| *e != Effect::Persist),
+        "one write per arrow, before all else: {}",
+        context()
+    );
     let phase = |s: &State| s.candidate.as_ref().map(|c| (ReleaseId::from(&c.release), c.phase));
     let slots = |s: &State| [&s.active, &s.fallback].map(|h| h.as_ref().map(|h| ReleaseId::from(&h.release)));
     let moved = phase(before) != phase(next) || slots(before) != slots(next) || before.rejected != next.rejected;
