@@ -10,5 +10,13 @@ pub mod ir;
 pub mod lower;
 pub mod onnx;
 pub mod shape;
+#[cfg(feature = "worker")]
+mod prove;
+#[cfg(feature = "worker")]
+mod worker;
 
 pub use api::*;
+#[cfg(feature = "worker")]
+pub use prove::{ProveRequest, Proved, prove};
+#[cfg(feature = "worker")]
+pub use worker::*;
