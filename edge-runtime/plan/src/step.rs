@@ -12,6 +12,12 @@ use crate::PlanError;
 
 /// Most dimensions of a copy or an element-wise step, after neighbours were merged.
 pub const MAX_DIMS: usize = 6;
+/// One number for each dimension. (Spelled as a literal: rustc 1.95 breaks on closures that capture a part of a struct whose
+/// field's length is a named constant.)
+pub type Extents = [u32; 6];
+/// Elements from one index to the next, for each dimension.
+pub type Strides = [i32; 6];
+const _: () = assert!(MAX_DIMS == 6);
 /// Rows of a P4 panel.
 pub const PANEL_ROWS: usize = 4;
 /// Columns of a P16 panel.
@@ -122,15 +128,15 @@ record! {
         /// Bytes of one element: 1, 4 or 8.
         size: u32,
         /// Leading dimensions are 1 where there are fewer.
-        dims: [u32; MAX_DIMS],
+        dims: Extents,
         /// The first element read.
         input: At,
         /// May be negative or 0.
-        input_strides: [i32; MAX_DIMS],
+        input_strides: Strides,
         /// The first element written. Input and output never overlap.
         out: At,
         /// May be negative.
-        out_strides: [i32; MAX_DIMS],
+        out_strides: Strides,
     }
 }
 
@@ -142,7 +148,7 @@ record! {
         /// Converted to f32 on the way in.
         dtype: DType,
         /// 0 repeats.
-        strides: [i32; MAX_DIMS],
+        strides: Strides,
     }
 }
 
@@ -152,7 +158,7 @@ record! {
         /// Which program.
         program: u32,
         /// Leading dimensions are 1 where there are fewer.
-        dims: [u32; MAX_DIMS],
+        dims: Extents,
         /// Row-major over `dims`. May be the same place as an operand that is read in the same order.
         out: At,
         /// Converted from f32 on the way out: integers are cut towards zero and saturated, Booleans are `≠ 0`.

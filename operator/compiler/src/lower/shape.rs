@@ -1,6 +1,6 @@
 //! Strides, broadcasting, and dimensions merged so that inner loops are long.
 
-use ballast_plan::step::MAX_DIMS;
+use ballast_plan::step::{Extents, MAX_DIMS, Strides};
 
 /// Elements from one index to the next, per dimension, of a tensor that lies densely.
 pub(super) fn dense(shape: &[usize]) -> Vec<i64> {
@@ -21,8 +21,8 @@ pub(super) fn broadcast(shape: &[usize], out: &[usize]) -> Vec<i64> {
 /// Dimensions and, for several tensors walked together, their strides; as a step has them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Walk {
-    pub(super) dims: [u32; MAX_DIMS],
-    pub(super) strides: Vec<[i32; MAX_DIMS]>,
+    pub(super) dims: Extents,
+    pub(super) strides: Vec<Strides>,
 }
 
 impl Walk {
