@@ -30,7 +30,10 @@ fn a_module_of_another_abi_or_with_other_exports() {
         (r#"(memory (export "memory")"#, "(memory"),
         (r#"(export "__heap_base") i32 (i32.const 65536)"#, r#"(export "__heap_base") i64 (i64.const 0)"#),
         (r#"(export "ballast_infer")"#, r#"(export "ballast_inference")"#),
-        (r#"(export "ballast_error") (result i64) i64.const 0"#, r#"(export "ballast_error") (result i32) i32.const 0"#),
+        (
+            r#"(export "ballast_error") (result i64) i64.const 0"#,
+            r#"(export "ballast_error") (result i32) i32.const 0"#,
+        ),
         (r#"(export "ballast_abi") (result i32)"#, r#"(export "ballast_abi") (param i32) (result i32)"#),
     ] {
         assert!(whole.contains(from), "{from}");
@@ -96,7 +99,10 @@ fn a_load_that_fails_traps_or_never_ends() {
     let status = refused(Guest { load: "i32.const 3", error: words, ..Guest::default() });
     let want = Fault::Status { code: 3, message: "the guest's own words".into() };
     assert_eq!(status, SandboxError::Load(want));
-    assert!(matches!(refused(Guest { load: "unreachable", ..Guest::default() }), SandboxError::Load(Fault::Trap { .. })));
+    assert!(matches!(
+        refused(Guest { load: "unreachable", ..Guest::default() }),
+        SandboxError::Load(Fault::Trap { .. })
+    ));
 
     let engine = Engine::with_clock_by_hand(&EngineProfile::host()).unwrap();
     let program = Guest { load: "(loop (br 0)) i32.const 0", ..Guest::default() }.program(&engine).unwrap();
@@ -142,7 +148,9 @@ fn a_heap_base_outside_the_address_space() {
 
 #[test]
 fn places_of_tensors_outside_memory() {
-    for wild in ["i32.const -1", "i32.const 0x7fffffff", "(i32.sub (i32.shl (memory.size) (i32.const 16)) (i32.const 15))"] {
+    for wild in
+        ["i32.const -1", "i32.const 0x7fffffff", "(i32.sub (i32.shl (memory.size) (i32.const 16)) (i32.const 15))"]
+    {
         for guest in [Guest { input: wild, ..Guest::default() }, Guest { output: wild, ..Guest::default() }] {
             let error = refused(guest);
             assert!(matches!(&error, SandboxError::Load(Fault::OutOfBounds { length: 16, .. })), "{wild}: {error}");

@@ -20,8 +20,7 @@ fn runner() -> &'static Module {
 
 /// `y[2][2] = x[2][3] · W[3][2] + b[2]`: the plan, its weights, and a specification of it.
 fn affine() -> ProgramSpec {
-    let weights: Vec<u8> =
-        [1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0, 10.0, 20.0].iter().flat_map(|w| w.to_le_bytes()).collect();
+    let weights: Vec<u8> = [1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0, 10.0, 20.0].iter().flat_map(|w| w.to_le_bytes()).collect();
     let mut gemm = Gemm {
         batch: 1,
         m: 2,
@@ -42,8 +41,9 @@ fn affine() -> ProgramSpec {
         scratch: At::arena(128).unwrap(),
     };
     gemm.scratch = At::arena(128).unwrap();
-    let scratch = u32::try_from(gemm.scratch_bytes().unwrap()).unwrap();
-    let def = |name: &str, dims: [u32; 2], at| TensorDef { name: name.into(), dtype: DType::F32, dims: dims.into(), at };
+    let scratch = u32::try_from(gemm.scratch_bytes()).unwrap();
+    let def =
+        |name: &str, dims: [u32; 2], at| TensorDef { name: name.into(), dtype: DType::F32, dims: dims.into(), at };
     let mut builder = PlanBuilder::new();
     builder.entry("main", vec![def("x", [2, 3], 0)], vec![def("y", [2, 2], 64)], &[gemm.into()]);
     let plan = builder.finish(128 + scratch, 32, 24).unwrap();
@@ -130,7 +130,7 @@ fn a_plan_that_is_not_the_contracts_is_refused_before_it_runs() {
         ("one more input", |s| s.inputs.clear()),
         ("output 1", |s| s.outputs.push(s.outputs[0].clone())),
         ("weights", |s| s.weights = Weights::Bytes(Arc::from(&[0u8; 31][..]))),
-        ("not a plan", |s| s.plan = Arc::from(&b"nonsense"[..])),
+        ("not a Ballast plan", |s| s.plan = Arc::from(&b"nonsense"[..])),
     ];
     for (what, change) in changes {
         let mut spec = affine();

@@ -1,0 +1,139 @@
+//! Workers that crash, hang, eat memory, lie, or try to get out: each costs one error, and the parent goes on.
+
+use std::io::Write;
+use std::net::TcpListener;
+use std::path::Path;
+
+use ballast_bundle::{GoldenMatch, Tolerance, Verification};
+use ballast_compiler::{
+    CompileOutcome, CompileRequest, RuntimeLimits, TargetSpec, VerdictReason, WorkerError, WorkerLimits, check_worker,
+    run_in_worker,
+};
+
+fn probe() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_worker-probe"))
+}
+
+fn limits() -> WorkerLimits {
+    WorkerLimits { memory_bytes: 1 << 30, cpu_seconds: 60, wall_seconds: 120, reply_bytes: 1 << 20 }
+}
+
+fn request(model_name: &str) -> CompileRequest {
+    CompileRequest {
+        model: vec![0; 100_000],
+        model_name: model_name.into(),
+        version: "1.0.0".into(),
+        variant: "fp32".into(),
+        target: TargetSpec {
+            name: "x86-64".parse().unwrap(),
+            triple: "x86_64-unknown-linux-musl".into(),
+            cpu_features: vec![],
+            memory_bytes: 1 << 30,
+            deny: vec![],
+            gflops: 0.0,
+            memory_bandwidth: 0.0,
+        },
+        inputs: vec![],
+        runtime: RuntimeLimits { memory_limit: 64 << 20, deadline_millis: None, instances: 1, max_queue: 1 },
+        verification: Verification {
+            golden_match: GoldenMatch::Values,
+            min_matching_per_mille: 1000,
+            tolerance: Tolerance { absolute: 1e-4, relative: 1e-4 },
+            finite_outputs: true,
+            max_latency_p99_millis: None,
+            user_golden: false,
+        },
+        golden: None,
+    }
+}
+
+fn ask(model_name: &str) -> Result<CompileOutcome, WorkerError> {
+    run_in_worker(probe(), &request(model_name), &limits())
+}
+
+#[test]
+fn a_sound_model_is_built_and_proved() {
+    assert!(matches!(ask("sound").unwrap(), CompileOutcome::Built(_)));
+}
+
+#[test]
+fn a_plan_that_gives_other_numbers_is_refused() {
+    let CompileOutcome::Refused(verdict) = ask("wrong numbers").unwrap() else { panic!("built") };
+    assert_eq!(verdict.reason, VerdictReason::GoldenMismatch);
+    assert!(!verdict.fits && verdict.message.contains("vector 1"), "{}", verdict.message);
+}
+
+#[test]
+fn deaths_are_told_with_their_last_words() {
+    for (name, words) in [("overflow", "overflow"), ("panic", "on purpose")] {
+        let error = ask(name).unwrap_err();
+        assert!(matches!(&error, WorkerError::Crashed { stderr, .. } if stderr.contains(words)), "{name}: {error}");
+    }
+    assert!(matches!(ask("exit").unwrap_err(), WorkerError::Reply(_)));
+}
+
+#[test]
+fn a_worker_that_eats_memory_hits_its_limit() {
+    let error = ask("memory").unwrap_err();
+    assert!(matches!(error, WorkerError::Memory { .. }), "{error}");
+}
+
+#[test]
+fn a_worker_that_never_ends_is_ended() {
+    let spin = run_in_worker(probe(), &request("spin"), &WorkerLimits { cpu_seconds: 1, ..limits() }).unwrap_err();
+    assert!(matches!(spin, WorkerError::Timeout { seconds: 1 }), "{spin}");
+    let sleep = run_in_worker(probe(), &request("sleep"), &WorkerLimits { wall_seconds: 1, ..limits() }).unwrap_err();
+    assert!(matches!(sleep, WorkerError::Timeout { seconds: 1 }), "{sleep}");
+}
+
+#[test]
+fn replies_are_bounded_and_must_be_replies() {
+    let flood = ask("flood").unwrap_err();
+    assert!(matches!(&flood, WorkerError::Reply(why) if why.contains("longer")), "{flood}");
+    let noise = ask("noise").unwrap_err();
+    assert!(matches!(noise, WorkerError::Reply(_)), "{noise}");
+}
+
+#[test]
+fn artifacts_that_are_not_what_was_asked_for_are_not_believed() {
+    for (name, why) in [
+        ("other model", "another model"),
+        ("more memory", "limits"),
+        ("weaker proof", "verification"),
+        ("short weights", "weights"),
+        ("broken plan", ""),
+        ("contradiction", "does not fit"),
+    ] {
+        let error = ask(name).unwrap_err();
+        assert!(matches!(&error, WorkerError::Reply(text) if text.contains(why)), "{name}: {error}");
+    }
+}
+
+#[test]
+fn a_worker_reaches_neither_files_nor_network_nor_its_parent() {
+    let mut key = tempfile::NamedTempFile::new().unwrap();
+    key.write_all(b"a key").unwrap();
+    // The parent forgot to close it on exec.
+    rustix::io::fcntl_setfd(&key, rustix::io::FdFlags::empty()).unwrap();
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let mut request = request("look");
+    request.version = key.path().to_str().unwrap().into();
+    request.variant = listener.local_addr().unwrap().port().to_string();
+    let CompileOutcome::Refused(verdict) = run_in_worker(probe(), &request, &limits()).unwrap() else { panic!("built") };
+    assert_eq!(verdict.message, "", "a worker could do this");
+    assert_eq!(std::fs::read(key.path()).unwrap(), b"a key");
+}
+
+#[test]
+fn what_isolates_a_worker_can_be_asked() {
+    let isolation = check_worker(probe()).unwrap();
+    assert!(isolation.seccomp);
+    assert!(isolation.to_string().contains("seccomp"), "{isolation}");
+    println!("{isolation}");
+}
+
+#[test]
+fn a_program_that_is_not_there_is_named() {
+    let error = run_in_worker(Path::new("/nowhere/ballast"), &request("sound"), &limits()).unwrap_err();
+    assert!(matches!(&error, WorkerError::Start { exe, .. } if exe == "/nowhere/ballast"), "{error}");
+}
