@@ -2,7 +2,7 @@
 
 use kube::core::ObjectMeta;
 
-use crate::{HardwareTarget, HardwareTargetSpec, TargetPower, TargetSpeed};
+use crate::{HardwareTarget, HardwareTargetSpec, TargetMatch, TargetPower, TargetSpeed};
 
 struct Builtin {
     name: &'static str,
@@ -12,6 +12,8 @@ struct Builtin {
     priority: i32,
     /// f32 GFLOP/s of one thread in the sandbox, GB/s.
     speed: (&'static str, &'static str),
+    /// Facts that must be reported: where features alone cannot tell two cores apart.
+    facts: &'static [(&'static str, &'static str)],
     /// Idle and active W of a common box, where somebody published a measurement.
     power: Option<(&'static str, &'static str)>,
 }
@@ -33,6 +35,7 @@ const BUILTIN: &[Builtin] = &[
         memory: "256Mi",
         priority: -100,
         speed: ("8", "6"),
+        facts: &[],
         power: None,
     },
     // psABI level 3: https://gitlab.com/x86-psABIs/x86-64-ABI. 2 GHz (Haswell and later) × 4 lanes × 2 × 2 pipes = 32;
@@ -47,6 +50,7 @@ const BUILTIN: &[Builtin] = &[
         memory: "512Mi",
         priority: 0,
         speed: ("20", "10"),
+        facts: &[],
         power: None,
     },
     // Armv8.0-A with NEON; as slow as its slowest member, the Cortex-A53.
@@ -57,8 +61,10 @@ const BUILTIN: &[Builtin] = &[
         memory: "256Mi",
         priority: -100,
         speed: ("3", "2"),
+        facts: &[],
         power: None,
     },
+    // Cortex-A53 and -A72 report the same features, so the owner says which it is: `[facts] cpu = "cortex-a72"`.
     // Cortex-A53 (Arm DDI 0500): one 64-bit-wide NEON pipe, 4 FLOP a cycle for fused multiply-add; 1.2 GHz in a
     // Raspberry Pi 3 = 4.8 peak. Raspberry Pi 3 streams about 2 GB/s (LPDDR2-900, 32 bit). Power of a Pi 3B:
     // https://www.pidramble.com/wiki/benchmarks/power-consumption (1.4 W idle, 3.7 W at 400 % CPU).
@@ -69,6 +75,7 @@ const BUILTIN: &[Builtin] = &[
         memory: "256Mi",
         priority: 10,
         speed: ("3", "2"),
+        facts: &[("cpu", "cortex-a53")],
         power: Some(("1.4", "3.7")),
     },
     // Cortex-A72 (Arm 100095, Software Optimization Guide: one 128-bit FMA pipe pair of 64 bits): 8 FLOP a cycle;
@@ -81,6 +88,7 @@ const BUILTIN: &[Builtin] = &[
         memory: "512Mi",
         priority: 20,
         speed: ("8", "4"),
+        facts: &[("cpu", "cortex-a72")],
         power: Some(("2.7", "6.4")),
     },
     // Cortex-A76 (Arm Software Optimization Guide PJDOC-466751330: two 128-bit FMA pipes): 16 FLOP a cycle; 2.4 GHz in a
@@ -93,6 +101,7 @@ const BUILTIN: &[Builtin] = &[
         memory: "512Mi",
         priority: 30,
         speed: ("25", "9"),
+        facts: &[],
         power: Some(("3", "7")),
     },
     // The portable interpreter: for CPUs without a code generator. About a twentieth of native code on the same core.
@@ -103,6 +112,7 @@ const BUILTIN: &[Builtin] = &[
         memory: "128Mi",
         priority: -1000,
         speed: ("0.2", "0.5"),
+        facts: &[],
         power: None,
     },
 ];
@@ -119,7 +129,9 @@ pub fn builtin_targets() -> Vec<HardwareTarget> {
                 memory: b.memory.into(),
                 operators: None,
                 priority: b.priority,
-                matching: None,
+                matching: (!b.facts.is_empty()).then(|| TargetMatch {
+                    facts: b.facts.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())).collect(),
+                }),
                 speed: Some(TargetSpeed { gflops: b.speed.0.into(), memory_bandwidth: b.speed.1.into() }),
                 power: b
                     .power

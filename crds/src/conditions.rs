@@ -1,5 +1,9 @@
 //! Conditions and reasons, and the one table that says which situation shows which.
 
+use ballast_bundle::UnixMillis;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::jiff::Timestamp;
+
 use crate::Phase;
 
 /// Condition types. The first two are normal when True, the others when False (kstatus' abnormal-true).
@@ -227,4 +231,40 @@ pub const fn row(situation: Situation, some_unsupported: bool) -> Row {
             Row { phase: Phase::Active, cells: cells((True, why), signed, (False, why), QUIET, failed) }
         }
     }
+}
+
+/// RFC 3339 in UTC, with milliseconds only where there are some.
+pub fn rfc3339(at: UnixMillis) -> String {
+    timestamp(at).to_string()
+}
+
+fn timestamp(at: UnixMillis) -> Timestamp {
+    i64::try_from(at.0).ok().and_then(|millis| Timestamp::from_millisecond(millis).ok()).unwrap_or(Timestamp::MAX)
+}
+
+/// The five conditions of a row. `lastTransitionTime` is kept from `previous` where the status did not change.
+pub fn conditions(
+    previous: &[Condition],
+    row: &Row,
+    message: &str,
+    generation: i64,
+    now: UnixMillis,
+) -> Vec<Condition> {
+    ConditionType::ALL
+        .iter()
+        .zip(row.cells)
+        .map(|(kind, (status, reason))| {
+            let before = previous.iter().find(|c| c.type_ == kind.as_str() && c.status == status.as_str());
+            // A quiet condition says only that it is quiet; the others say what goes on.
+            let quiet = matches!(reason, Reason::NotStalled | Reason::NotDegraded);
+            Condition {
+                type_: kind.to_string(),
+                status: status.to_string(),
+                reason: reason.to_string(),
+                message: if quiet || message.is_empty() { reason.meaning().to_owned() } else { message.to_owned() },
+                last_transition_time: before.map_or_else(|| Time(timestamp(now)), |c| c.last_transition_time.clone()),
+                observed_generation: Some(generation),
+            }
+        })
+        .collect()
 }
