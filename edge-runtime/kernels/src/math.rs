@@ -21,10 +21,8 @@ pub unsafe fn exp<S: Simd>(x: S::F) -> S::F {
     let n = S::round(S::mul(x, S::splat(core::f32::consts::LOG2_E)));
     let r = S::fma(n, S::splat(-0.693_359_375), x);
     let r = S::fma(n, S::splat(2.121_944_4e-4), r);
-    let p = horner::<S>(
-        r,
-        &[1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5.000_000_1e-1],
-    );
+    let p =
+        horner::<S>(r, &[1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5.000_000_1e-1]);
     let y = S::add(S::fma(p, S::mul(r, r), r), S::splat(1.0));
     // In two factors, so that the ends of the range neither overflow early nor lose their denormals.
     let half = S::floor(S::mul(n, S::splat(0.5)));
@@ -213,7 +211,9 @@ mod tests {
         let (sin, cos): (Function, Function) =
             (|x| unsafe { sin::<Scalar>(x, 0.0) }, |x| unsafe { sin::<Scalar>(x, 1.0) });
         let off = |f: Function, exact: fn(f64) -> f64| {
-            range(-100.0, 100.0).map(|x| (f64::from(unsafe { f([x; 4]) }[0]) - exact(f64::from(x))).abs()).fold(0.0, f64::max)
+            range(-100.0, 100.0)
+                .map(|x| (f64::from(unsafe { f([x; 4]) }[0]) - exact(f64::from(x))).abs())
+                .fold(0.0, f64::max)
         };
         assert!(off(sin, f64::sin) < 3e-7 && off(cos, f64::cos) < 3e-7);
     }

@@ -36,7 +36,11 @@ unsafe fn pool_on<S: Simd>(s: &Pool, memory: &Memory) {
                     PoolKind::Max => window::<S>(w, &walk, from.add(x), n, |a, b| S::max(a, b)),
                     PoolKind::Mean | PoolKind::MeanPadded => window::<S>(w, &walk, from.add(x), n, |a, b| S::add(a, b)),
                 };
-                if n == S::LANES { S::store(to.add(x), v) } else { S::store_n(to.add(x), v, n) }
+                if n == S::LANES {
+                    S::store(to.add(x), v)
+                } else {
+                    S::store_n(to.add(x), v, n)
+                }
                 x += n;
             }
             if s.kind != PoolKind::Max {

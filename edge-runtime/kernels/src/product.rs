@@ -86,7 +86,11 @@ unsafe fn gemm_on<S: Simd>(plan: &Plan<'_>, s: &Gemm, memory: &Memory) {
                 vector::<S>(&product, left, right, s.right.row as usize, &mut tail);
             }
             (Layout::Strided, _) => {
-                blocks::<S, _>(&product, &Strided { at: right, row: s.right.row as usize, col: s.right.col as usize }, &mut tail);
+                blocks::<S, _>(
+                    &product,
+                    &Strided { at: right, row: s.right.row as usize, col: s.right.col as usize },
+                    &mut tail,
+                );
             }
             (Layout::Packed, _) => blocks::<S, _>(&product, &PackedRight { at: right, k }, &mut tail),
         }
@@ -243,7 +247,11 @@ unsafe fn tile<S: Simd, const V: usize>(
             let from = out.add(r * out_row);
             for (v, lane) in row.iter_mut().enumerate() {
                 let rest = start.width.saturating_sub(v * S::LANES);
-                *lane = if whole { S::load(from.add(v * S::LANES)) } else { S::load_n(from.add(v * S::LANES), rest.min(S::LANES)) };
+                *lane = if whole {
+                    S::load(from.add(v * S::LANES))
+                } else {
+                    S::load_n(from.add(v * S::LANES), rest.min(S::LANES))
+                };
             }
         }
     } else if let Some(bias) = tail.column_bias() {

@@ -21,12 +21,16 @@ unsafe fn reduce_on<S: Simd>(s: &Reduce, memory: &Memory) {
     let shape = [s.outer, s.len, s.inner].map(|v| v as usize);
     let scale = if s.kind == ReduceKind::Mean { s.len as f32 } else { 1.0 };
     match s.kind {
-        ReduceKind::Sum | ReduceKind::Mean => fold::<S>(input, out, shape, scale, 0.0, |x| x, |a, b| S::add(a, b), |a, b| a + b),
+        ReduceKind::Sum | ReduceKind::Mean => {
+            fold::<S>(input, out, shape, scale, 0.0, |x| x, |a, b| S::add(a, b), |a, b| a + b)
+        }
         ReduceKind::Product => fold::<S>(input, out, shape, scale, 1.0, |x| x, |a, b| S::mul(a, b), |a, b| a * b),
         ReduceKind::SumSquares => {
             fold::<S>(input, out, shape, scale, 0.0, |x| S::mul(x, x), |a, b| S::add(a, b), |a, b| a + b);
         }
-        ReduceKind::SumAbs => fold::<S>(input, out, shape, scale, 0.0, |x| S::abs(x), |a, b| S::add(a, b), |a, b| a + b),
+        ReduceKind::SumAbs => {
+            fold::<S>(input, out, shape, scale, 0.0, |x| S::abs(x), |a, b| S::add(a, b), |a, b| a + b)
+        }
         ReduceKind::Max => {
             let max = |a: f32, b: f32| if a > b || a.is_nan() { a } else { b };
             fold::<S>(input, out, shape, scale, f32::NEG_INFINITY, |x| x, |a, b| S::max(a, b), max);

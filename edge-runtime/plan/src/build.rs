@@ -84,8 +84,12 @@ impl PlanBuilder {
         }
         programs.extend(self.programs.iter().flatten());
 
-        let sections =
-            [(section::META, meta), (section::ENTRIES, entries), (section::STEPS, steps), (section::PROGRAMS, programs)];
+        let sections = [
+            (section::META, meta),
+            (section::ENTRIES, entries),
+            (section::STEPS, steps),
+            (section::PROGRAMS, programs),
+        ];
         let mut out = Vec::new();
         out.extend_from_slice(&MAGIC);
         out.extend_from_slice(&MAJOR.to_le_bytes());

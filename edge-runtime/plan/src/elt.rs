@@ -6,8 +6,8 @@
 #[cfg(feature = "build")]
 use alloc::vec::Vec;
 
-use crate::record::{Field, Reader, choice, record};
 use crate::PlanError;
+use crate::record::{Field, Reader, choice, record};
 
 /// Most operands of a program.
 pub const MAX_INPUTS: usize = 8;

@@ -12,7 +12,13 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(
     not(test),
-    deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::arithmetic_side_effects)
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
 )]
 #![allow(clippy::arithmetic_side_effects)] // bounded where they stand: see `check` and `geometry`
 
@@ -121,7 +127,8 @@ impl<'a> Plan<'a> {
         }
         let [_, meta, entries, steps, programs, state] = found;
         let mut meta = Reader::new(meta.ok_or(PlanError::Section(section::META))?);
-        let [arena_bytes, weights_bytes] = [meta.at_most("arena", i32::MAX as u32)?, meta.at_most("weights", i32::MAX as u32)?];
+        let [arena_bytes, weights_bytes] =
+            [meta.at_most("arena", i32::MAX as u32)?, meta.at_most("weights", i32::MAX as u32)?];
         let [low, high] = [meta.word()?, meta.word()?];
         let state_bytes = state.map_or(Ok(0), |s| Reader::new(s).at_most("state", arena_bytes))?;
         let plan = Self {

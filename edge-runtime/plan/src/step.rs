@@ -7,8 +7,8 @@
 #[cfg(feature = "build")]
 use alloc::vec::Vec;
 
-use crate::record::{Field, List, Reader, choice, record};
 use crate::PlanError;
+use crate::record::{Field, List, Reader, choice, record};
 
 /// Most dimensions of a copy or an element-wise step, after neighbours were merged.
 pub const MAX_DIMS: usize = 6;

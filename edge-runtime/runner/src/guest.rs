@@ -95,7 +95,14 @@ extern "C" fn ballast_abi() -> i32 {
 
 /// Takes a plan, its weights and its arena.
 #[unsafe(no_mangle)]
-unsafe extern "C" fn ballast_load(plan: u32, plan_len: u32, weights: u32, weights_len: u32, arena: u32, arena_len: u32) -> i32 {
+unsafe extern "C" fn ballast_load(
+    plan: u32,
+    plan_len: u32,
+    weights: u32,
+    weights_len: u32,
+    arena: u32,
+    arena_len: u32,
+) -> i32 {
     *LOADED.get() = None;
     let spans = [(plan, plan_len), (weights, weights_len), (arena, arena_len)];
     let disjoint = |(a, a_len): (u32, u32), (b, b_len): (u32, u32)| {

@@ -3,8 +3,8 @@
 use core::mem::size_of;
 
 use ballast_kernels::{Level, Memory, product};
-use ballast_plan::step::{At, Epilogue, Gemm, Layout, Matrix};
 use ballast_plan::Plan;
+use ballast_plan::step::{At, Epilogue, Gemm, Layout, Matrix};
 
 /// Rows, columns and depth of the product: as in the middle of a convolutional network, everything in a second-level cache.
 pub const SHAPE: [u32; 3] = [64, 128, 256];

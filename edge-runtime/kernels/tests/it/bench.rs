@@ -61,7 +61,8 @@ impl Bench {
     pub fn run(mut self, step: impl Into<Step>, out: At, bytes: usize) -> Vec<Vec<u8>> {
         let def = TensorDef { name: "out".into(), dtype: DType::U8, dims: vec![bytes as u32], at: out.offset() };
         self.builder.entry("main", vec![], vec![def], &[step.into()]);
-        let plan = self.builder.finish(self.arena.len() as u32, self.weights.len() as u32, 0).expect("the plan is sound");
+        let plan =
+            self.builder.finish(self.arena.len() as u32, self.weights.len() as u32, 0).expect("the plan is sound");
         let plan = Plan::parse(&plan).expect("and parses");
         let mut levels = vec![Level::Scalar];
         levels.extend((Level::best() != Level::Scalar).then(Level::best));
@@ -73,16 +74,17 @@ impl Bench {
                     [&guard, body, &guard].concat()
                 };
                 let (mut arena, weights) = (guarded(&self.arena), guarded(&self.weights));
-                let memory = Memory {
-                    arena: arena[GUARD_BYTES..].as_mut_ptr(),
-                    weights: weights[GUARD_BYTES..].as_ptr(),
-                };
+                let memory =
+                    Memory { arena: arena[GUARD_BYTES..].as_mut_ptr(), weights: weights[GUARD_BYTES..].as_ptr() };
                 for step in plan.entries().flat_map(|e| e.steps()) {
                     // SAFETY: the plan was parsed and the memories have its sizes.
                     unsafe { run_step(level, &plan, &step, &memory) };
                 }
                 let end = GUARD_BYTES + self.arena.len();
-                assert!(arena[..GUARD_BYTES].iter().chain(&arena[end..]).all(|&b| b == GUARD), "{level:?} left its arena");
+                assert!(
+                    arena[..GUARD_BYTES].iter().chain(&arena[end..]).all(|&b| b == GUARD),
+                    "{level:?} left its arena"
+                );
                 let from = GUARD_BYTES + out.offset() as usize;
                 arena[from..from + bytes].to_vec()
             })

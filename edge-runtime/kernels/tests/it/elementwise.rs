@@ -92,9 +92,8 @@ fn operands_broadcast_turn_and_convert() {
         dtype: DType::F32,
         operands: List::new(&operands).unwrap(),
     };
-    let want: Vec<f32> = (0..x * y * z)
-        .map(|i| (full[i] + row[i % z] as f32) * turned[i / z % y * x + i / (y * z)])
-        .collect();
+    let want: Vec<f32> =
+        (0..x * y * z).map(|i| (full[i] + row[i % z] as f32) * turned[i / z % y * x + i / (y * z)]).collect();
     bench.clone().expect(step, step.out, &want, "broadcast");
 
     step.dtype = DType::I32;
@@ -208,7 +207,14 @@ fn reductions_and_softmax() {
         for (kind, naive) in kinds {
             let mut bench = Bench::default();
             let want = lanes(&|lane| vec![naive(lane)]);
-            let step = Reduce { kind, outer: o, len: l, inner: i, input: bench.arena(&a), out: bench.room(want.len() as u64 * 4) };
+            let step = Reduce {
+                kind,
+                outer: o,
+                len: l,
+                inner: i,
+                input: bench.arena(&a),
+                out: bench.room(want.len() as u64 * 4),
+            };
             bench.expect(step, step.out, &want, &format!("{kind:?} {shape:?}"));
         }
         for log in [0, 1] {

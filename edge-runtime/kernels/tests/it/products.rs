@@ -13,7 +13,13 @@ pub fn open() -> Epilogue {
 }
 
 /// One product with the sides packed or not, transposed or not.
-fn product(mut bench: Bench, [m, n, k]: [usize; 3], left: Option<bool>, right: Option<bool>, epilogue: Epilogue) -> (Bench, Gemm) {
+fn product(
+    mut bench: Bench,
+    [m, n, k]: [usize; 3],
+    left: Option<bool>,
+    right: Option<bool>,
+    epilogue: Epilogue,
+) -> (Bench, Gemm) {
     let (a, b) = (floats(1, m * k), floats(2, k * n));
     let left = match left {
         None => {
@@ -56,8 +62,17 @@ fn product(mut bench: Bench, [m, n, k]: [usize; 3], left: Option<bool>, right: O
 
 #[test]
 fn products_of_all_layouts_and_sizes() {
-    let sizes =
-        [[1, 1, 1], [4, 16, 2], [5, 17, 3], [3, 1, 300], [37, 1, 19], [1, 40, 65], [70, 150, 260], [66, 13, 513], [8, 1100, 5]];
+    let sizes = [
+        [1, 1, 1],
+        [4, 16, 2],
+        [5, 17, 3],
+        [3, 1, 300],
+        [37, 1, 19],
+        [1, 40, 65],
+        [70, 150, 260],
+        [66, 13, 513],
+        [8, 1100, 5],
+    ];
     for size in sizes {
         let want = naive::product(size, &floats(1, size[0] * size[2]), &floats(2, size[2] * size[1]));
         for left in [None, Some(false), Some(true)] {
@@ -108,7 +123,6 @@ fn bias_bounds_and_program_follow_a_product() {
         }
     }
 }
-
 
 #[test]
 fn batches_repeat_what_has_no_stride() {

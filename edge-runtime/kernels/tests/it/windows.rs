@@ -9,7 +9,13 @@ use crate::naive;
 use crate::products::open;
 
 /// A window with the output that fits `padding` on both sides.
-fn window([ih, iw]: [u32; 2], [kh, kw]: [u32; 2], [sh, sw]: [u32; 2], [pt, pl]: [u32; 2], [dh, dw]: [u32; 2]) -> Window {
+fn window(
+    [ih, iw]: [u32; 2],
+    [kh, kw]: [u32; 2],
+    [sh, sw]: [u32; 2],
+    [pt, pl]: [u32; 2],
+    [dh, dw]: [u32; 2],
+) -> Window {
     let out = |i: u32, k: u32, s: u32, p: u32, d: u32| (i + 2 * p - (k - 1) * d - 1) / s + 1;
     Window { ih, iw, oh: out(ih, kh, sh, pt, dh), ow: out(iw, kw, sw, pl, dw), kh, kw, sh, sw, pt, pl, dh, dw }
 }
@@ -70,7 +76,8 @@ fn depthwise_convolutions_of_all_kinds() {
     for w in windows() {
         for [batch, planes] in [[1, 1], [2, 3]] {
             let mut bench = Bench::default();
-            let (input, weights) = (floats(1, batch * planes * (w.ih * w.iw) as usize), floats(2, planes * (w.kh * w.kw) as usize));
+            let (input, weights) =
+                (floats(1, batch * planes * (w.ih * w.iw) as usize), floats(2, planes * (w.kh * w.kw) as usize));
             let bias = floats(3, planes);
             let pixels = w.pixels() as usize;
             let mut want = naive::conv([batch, planes, 1, 1], &w, &input, &weights);

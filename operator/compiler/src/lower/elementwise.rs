@@ -32,7 +32,8 @@ impl Lowering<'_> {
         self.flop += (output.len() * program.code.len()) as u64;
         let types: Vec<_> = program.inputs.iter().map(|&id| self.graph.value(id).dtype).collect();
         // The result may lie over an operand that is read in the same order, element by element.
-        let over = (0..sources.len()).find(|&i| walk.strides[i + 1] == walk.strides[0] && types[i].size() == output.dtype.size());
+        let over = (0..sources.len())
+            .find(|&i| walk.strides[i + 1] == walk.strides[0] && types[i].size() == output.dtype.size());
         let in_place = over.map(|i| sources[i]);
         let strides: Vec<_> = walk.strides[1..].to_vec();
         self.push(&sources.clone(), out, 0, move |places, _| {

@@ -147,7 +147,12 @@ impl<'g> Fusion<'g> {
         }
         let grouped: Vec<bool> = {
             let mut grouped = absorbed;
-            self.graph.nodes.iter().enumerate().filter(|(_, n)| is_elementwise(self.graph, n)).for_each(|(i, _)| grouped[i] = true);
+            self.graph
+                .nodes
+                .iter()
+                .enumerate()
+                .filter(|(_, n)| is_elementwise(self.graph, n))
+                .for_each(|(i, _)| grouped[i] = true);
             grouped
         };
         tasks.extend((0..grouped.len()).filter(|&i| !grouped[i]).map(|i| (i, Task::Node(i))));
@@ -221,7 +226,9 @@ impl<'g> Fusion<'g> {
         let unbounded = product.low == f32::NEG_INFINITY && product.high == f32::INFINITY;
         let values = channels(graph, constant, shape, axis)?;
         let scale = |product: &mut Product, f: &dyn Fn(f32, f32) -> f32| {
-            for list in [product.scale.get_or_insert_with(|| vec![1.0; values.len()])].into_iter().chain(product.bias.as_mut()) {
+            for list in
+                [product.scale.get_or_insert_with(|| vec![1.0; values.len()])].into_iter().chain(product.bias.as_mut())
+            {
                 list.iter_mut().zip(&values).for_each(|(v, &c)| *v = f(*v, c));
             }
         };
@@ -267,7 +274,12 @@ impl<'g> Fusion<'g> {
     }
 
     /// A group whose result only this one reads, and both merged.
-    fn joins(&self, group: &[usize], groups: &[Option<Vec<usize>>], group_of: &[Option<usize>]) -> Option<(usize, Vec<usize>)> {
+    fn joins(
+        &self,
+        group: &[usize],
+        groups: &[Option<Vec<usize>>],
+        group_of: &[Option<usize>],
+    ) -> Option<(usize, Vec<usize>)> {
         let graph = self.graph;
         let shape = &graph.value(graph.nodes[*group.last()?].outputs[0]).shape;
         for id in group.iter().flat_map(|&n| &graph.nodes[n].inputs) {

@@ -15,6 +15,8 @@ mod place;
 mod product;
 mod program;
 mod shape;
+#[cfg(test)]
+mod tests;
 mod weights;
 mod window;
 
@@ -121,10 +123,16 @@ pub fn lower(graph: &Graph, _target: &TargetSpec) -> Result<Lowered, LowerError>
         units: Vec::new(),
         flop: 0,
     };
-    for value in graph.nodes.iter().flat_map(|n| n.inputs.iter().chain(&n.outputs)).chain(&graph.inputs).chain(&graph.outputs) {
+    for value in
+        graph.nodes.iter().flat_map(|n| n.inputs.iter().chain(&n.outputs)).chain(&graph.inputs).chain(&graph.outputs)
+    {
         if graph.value(*value).is_empty() {
             let name = graph.value(*value).name.clone();
-            return Err(LowerError::NotLowered { operator: "Empty", node: name, detail: "a tensor without elements".into() });
+            return Err(LowerError::NotLowered {
+                operator: "Empty",
+                node: name,
+                detail: "a tensor without elements".into(),
+            });
         }
     }
     for task in Fusion::new(graph).tasks() {
@@ -151,7 +159,9 @@ impl Lowering<'_> {
                     Op::Slice { starts, steps } => self.slice(node, starts, steps),
                     Op::Pad { before, mode } => self.pad(node, before, mode),
                     Op::Gather { axis } => self.gather(node, *axis),
-                    Op::Resample { axis, taps, indices, weights } => self.resample(node, *axis, *taps, indices, weights),
+                    Op::Resample { axis, taps, indices, weights } => {
+                        self.resample(node, *axis, *taps, indices, weights)
+                    }
                     // Products and chains are other tasks; one of them that comes here has a form that they do not take.
                     Op::Unary(_) | Op::Binary(_) | Op::Select | Op::Cast => Err(refuse(node, "this type of elements")),
                     Op::Conv { .. } | Op::MatMul => Err(refuse(node, "this type of elements")),
@@ -182,7 +192,13 @@ impl Lowering<'_> {
         self.buffers.of(id)
     }
 
-    fn push(&mut self, reads: &[Source], write: Buffer, scratch: u64, steps: impl Fn(&Places, At) -> Vec<Step> + 'static) {
+    fn push(
+        &mut self,
+        reads: &[Source],
+        write: Buffer,
+        scratch: u64,
+        steps: impl Fn(&Places, At) -> Vec<Step> + 'static,
+    ) {
         let reads = reads.iter().filter_map(|s| s.buffer()).collect();
         self.units.push(Unit { reads, write, in_place: None, scratch, steps: Box::new(steps) });
     }
@@ -204,7 +220,9 @@ impl Lowering<'_> {
         }
         let inputs: Vec<Buffer> = graph.inputs.iter().map(|&id| self.buffers.of(id)).collect();
         let places = self.buffers.place(&mut self.units, &inputs, &outputs);
-        let too_large = |what, bytes: u64| if bytes < 1 << 31 { Ok(bytes as u32) } else { Err(LowerError::TooLarge { what, bytes }) };
+        let too_large = |what, bytes: u64| {
+            if bytes < 1 << 31 { Ok(bytes as u32) } else { Err(LowerError::TooLarge { what, bytes }) }
+        };
         let arena_bytes = too_large("an arena", places.bytes())?;
         let weights = self.weights.finish();
         let weights_bytes = too_large("weights", weights.len() as u64)?;

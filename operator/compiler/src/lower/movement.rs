@@ -1,8 +1,8 @@
 //! Steps that move elements: transposes, joins, cuts, padding, picking.
 
 use ballast_plan::At;
-use ballast_plan::step::{Copy, DType as PlanType, Elt, Fill, Gather, MAX_DIMS, Operand};
 use ballast_plan::record::List;
+use ballast_plan::step::{Copy, DType as PlanType, Elt, Fill, Gather, MAX_DIMS, Operand};
 use ballast_plan::{EltInstr, EltOp};
 
 use crate::ir::{DType, Node, PadMode, ValueId};
@@ -26,7 +26,15 @@ struct Move<'a> {
 }
 
 impl Lowering<'_> {
-    fn copy(&mut self, node: &Node, source: Source, out: Buffer, dtype: DType, fill: Option<Fill>, how: Move<'_>) -> Result<(), LowerError> {
+    fn copy(
+        &mut self,
+        node: &Node,
+        source: Source,
+        out: Buffer,
+        dtype: DType,
+        fill: Option<Fill>,
+        how: Move<'_>,
+    ) -> Result<(), LowerError> {
         let walk = Walk::merged(how.dims, &[how.from.1, how.to.1]);
         let walk = walk.ok_or_else(|| refuse(node, "more than six dimensions that do not merge"))?;
         let size = dtype.size();
@@ -102,7 +110,14 @@ impl Lowering<'_> {
         let first = starts.iter().zip(&strides).map(|(&s, &by)| s as i64 * by).sum();
         let from = steps.iter().zip(&strides).map(|(&s, &by)| s as i64 * by).collect();
         let (source, out) = (self.source(node.inputs[0]), self.target(node.outputs[0]));
-        self.copy(node, source, out, x.dtype, None, Move { dims: &y.shape, from: (first, from), to: (0, dense(&y.shape)) })
+        self.copy(
+            node,
+            source,
+            out,
+            x.dtype,
+            None,
+            Move { dims: &y.shape, from: (first, from), to: (0, dense(&y.shape)) },
+        )
     }
 
     pub(super) fn pad(&mut self, node: &Node, before: &[isize], mode: &PadMode) -> Result<(), LowerError> {
@@ -165,9 +180,11 @@ impl Lowering<'_> {
                 })
                 .collect();
             let next = y.shape[axis];
-            let bytes = shape.iter().enumerate().map(|(d, &s)| if d == axis { next } else { s }).product::<usize>() * x.dtype.size();
+            let bytes = shape.iter().enumerate().map(|(d, &s)| if d == axis { next } else { s }).product::<usize>()
+                * x.dtype.size();
             let out = if i + 1 == axes.len() { self.target(node.outputs[0]) } else { self.buffers.add(bytes as u64) };
-            let table = Source::Weights(self.weights.add(&indices.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>()));
+            let table =
+                Source::Weights(self.weights.add(&indices.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>()));
             self.pick(source, (table, PlanType::I64, next), &shape, axis, x.dtype.size(), out);
             shape[axis] = next;
             source = Source::Buffer(out);
@@ -175,7 +192,15 @@ impl Lowering<'_> {
         Ok(())
     }
 
-    fn pick(&mut self, source: Source, indices: (Source, PlanType, usize), shape: &[usize], axis: usize, size: usize, out: Buffer) {
+    fn pick(
+        &mut self,
+        source: Source,
+        indices: (Source, PlanType, usize),
+        shape: &[usize],
+        axis: usize,
+        size: usize,
+        out: Buffer,
+    ) {
         let (table, dtype, count) = indices;
         let step = Gather {
             outer: shape[..axis].iter().product::<usize>() as u32,
@@ -203,7 +228,14 @@ impl Lowering<'_> {
     }
 
     /// Each tap is picked along the axis, then weighted and added.
-    pub(super) fn resample(&mut self, node: &Node, axis: usize, taps: usize, indices: &[u32], weights: &[f32]) -> Result<(), LowerError> {
+    pub(super) fn resample(
+        &mut self,
+        node: &Node,
+        axis: usize,
+        taps: usize,
+        indices: &[u32],
+        weights: &[f32],
+    ) -> Result<(), LowerError> {
         let (x, y) = (self.graph.value(node.inputs[0]), self.graph.value(node.outputs[0]));
         let source = self.source(node.inputs[0]);
         let out = self.target(node.outputs[0]);

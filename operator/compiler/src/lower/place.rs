@@ -22,8 +22,11 @@ pub(super) struct Buffers {
 impl Buffers {
     /// One for each value of the graph.
     pub(super) fn new(graph: &Graph) -> Self {
-        let bytes: Vec<u64> =
-            graph.values.iter().map(|v| if v.constant.is_some() { 0 } else { (v.len() * v.dtype.size()) as u64 }).collect();
+        let bytes: Vec<u64> = graph
+            .values
+            .iter()
+            .map(|v| if v.constant.is_some() { 0 } else { (v.len() * v.dtype.size()) as u64 })
+            .collect();
         let joined = (0..bytes.len()).collect();
         Self { bytes, joined }
     }

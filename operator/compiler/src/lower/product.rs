@@ -87,7 +87,8 @@ impl Lowering<'_> {
 
         if groups == channels && groups == planes {
             let weights = self.weights.floats((0..planes * depth).map(|i| scaled(i / depth, i % depth)));
-            let step = Depthwise { batch: batch as u32, planes: planes as u32, window: plan, weights, ..Depthwise::default() };
+            let step =
+                Depthwise { batch: batch as u32, planes: planes as u32, window: plan, weights, ..Depthwise::default() };
             self.push(&reads, out, plan.plane_bytes(), move |places, scratch| {
                 let epilogue = tail.at(places);
                 vec![Depthwise { input: source.at(places), out: places.at(out), epilogue, scratch, ..step }.into()]
@@ -193,7 +194,10 @@ impl Lowering<'_> {
         let base = Gemm { left, right, ..base };
         let reads: Vec<Source> = left_source.into_iter().chain(right_source).chain(tail.sources()).collect();
         self.push(&reads, out, base.scratch_bytes(), move |places, scratch| {
-            let side = |matrix: Matrix, source: Option<Source>| Matrix { at: source.map_or(matrix.at, |s| s.at(places)), ..matrix };
+            let side = |matrix: Matrix, source: Option<Source>| Matrix {
+                at: source.map_or(matrix.at, |s| s.at(places)),
+                ..matrix
+            };
             let (left, right) = (side(left, left_source), side(right, right_source));
             vec![Gemm { left, right, out: places.at(out), epilogue: tail.at(places), scratch, ..base }.into()]
         });

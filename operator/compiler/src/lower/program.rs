@@ -54,7 +54,9 @@ pub(super) fn is_elementwise(graph: &Graph, node: &Node) -> bool {
         Op::Binary(op) => match op {
             BinaryOp::And | BinaryOp::Or | BinaryOp::Xor => true,
             BinaryOp::Mod | BinaryOp::Rem => false,
-            BinaryOp::Equal | BinaryOp::Less | BinaryOp::LessOrEqual | BinaryOp::Min | BinaryOp::Max => input.is_some_and(is_exact),
+            BinaryOp::Equal | BinaryOp::Less | BinaryOp::LessOrEqual | BinaryOp::Min | BinaryOp::Max => {
+                input.is_some_and(is_exact)
+            }
             BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul | BinaryOp::Div | BinaryOp::Pow => float,
         },
         Op::Select => node.outputs.first().map(dtype).is_some_and(is_exact),
@@ -142,7 +144,9 @@ impl Draft {
             }
             Op::Cast => {
                 let x = self.read(graph, input(0)?);
-                if graph.value(*node.outputs.first()?).dtype == DType::Bool && graph.value(input(0)?).dtype != DType::Bool {
+                if graph.value(*node.outputs.first()?).dtype == DType::Bool
+                    && graph.value(input(0)?).dtype != DType::Bool
+                {
                     let zero = self.emit(EltOp::Const, &[], 0.0);
                     let equal = self.emit(EltOp::Equal, &[x, zero], 0.0);
                     return Some(self.emit(EltOp::RevSubImm, &[equal], 1.0));
