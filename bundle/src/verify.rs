@@ -295,6 +295,31 @@ impl Unverified<&[u8]> {
     }
 }
 
+/// A statement whose signature was checked and nothing else: for people, who look at one without wanting it. It is not
+/// [`Verified`], so nothing installs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SignedStatement {
+    /// Data.
+    Release(ReleaseStatement),
+    /// Native code.
+    Runner(RunnerStatement),
+}
+
+impl Unverified<&[u8]> {
+    /// A Sigstore bundle's statement, if the keys of its kind's role signed it.
+    pub fn signed_statement(&self, release: &RoleKeys, runtime: &RoleKeys) -> Result<SignedStatement, VerifyError> {
+        let (predicate_type, _) = crate::envelope::claims(self.0)?;
+        let (statement, named, subject) = if predicate_type == RUNNER_PREDICATE {
+            let (runner, subject) = verify_statement::<RunnerStatement>(self.0, RUNNER_PREDICATE, runtime)?;
+            (SignedStatement::Runner(runner.clone()), runner.module.digest, subject)
+        } else {
+            let (release, subject) = verify_statement::<ReleaseStatement>(self.0, RELEASE_PREDICATE, release)?;
+            (SignedStatement::Release(release.clone()), release.manifest.digest, subject)
+        };
+        if named == subject { Ok(statement) } else { Err(VerifyError::Mismatch("subject")) }
+    }
+}
+
 fn same_release(
     statement: &ReleaseStatement,
     subject: &Digest,

@@ -1,0 +1,282 @@
+//! The command line. `docs/cli.md` is generated from here.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+use crate::duration::{Bytes, Millis};
+
+/// Keeps a fleet of edge gateways in balance with the cloud.
+#[derive(Debug, Parser)]
+#[command(name = "ballast", version, propagate_version = true, subcommand_required = true)]
+pub struct Args {
+    #[command(flatten)]
+    pub operator: Operator,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Under the name that it was called by: `kubectl-ballast` is how kubectl finds its plugins.
+pub fn command() -> clap::Command {
+    let called = std::env::args_os().next().map(PathBuf::from);
+    match called.as_deref().and_then(|p| p.file_name()) {
+        Some(name) if name == "kubectl-ballast" => Args::command().name("kubectl-ballast").bin_name("kubectl ballast"),
+        _ => Args::command(),
+    }
+}
+
+/// Where the operator is.
+#[derive(Debug, ClapArgs)]
+pub struct Operator {
+    /// The operator's administration socket: `admin.sock` in its state directory.
+    #[arg(long, global = true, env = "BALLAST_SOCKET", value_name = "PATH", default_value = "state/admin.sock")]
+    pub socket: PathBuf,
+}
+
+/// How results are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    Table,
+    /// One JSON document.
+    Json,
+    /// The same as YAML.
+    Yaml,
+}
+
+/// `-o`.
+#[derive(Debug, ClapArgs)]
+pub struct Output {
+    /// How results are written.
+    #[arg(short, long = "output", value_enum, default_value = "table", value_name = "FORMAT")]
+    pub format: Format,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Say whether a model fits hardware targets, with memory, size and predicted time, or all that is in the way.
+    Check(Check),
+    /// Compile a model for one hardware target into a bundle, and prove it in the sandbox.
+    Compile(Compile),
+    /// Run a model once: an ONNX file or a bundle in the sandbox here, or whatever a gateway serves.
+    Infer(Infer),
+    /// Show what a file or bundle says, without vouching for it.
+    Inspect(Inspect),
+    /// Verify the signature of a statement, and that a bundle is the one that it speaks of.
+    Verify(Verify),
+    /// Enrolment tokens.
+    #[command(subcommand)]
+    Token(Token),
+    /// Gateways.
+    #[command(subcommand)]
+    Gateways(Gateways),
+    /// Rollouts.
+    #[command(subcommand)]
+    Rollout(Rollout),
+    /// Print a completion script for a shell.
+    Completion {
+        /// Which shell.
+        shell: Shell,
+    },
+    /// Print this reference as Markdown.
+    #[command(hide = true)]
+    Docs,
+}
+
+/// What a model leaves open, and the limits it is judged by.
+#[derive(Debug, ClapArgs)]
+pub struct Model {
+    /// Golden vectors (safetensors with `inputs/NAME` and `outputs/NAME` or `labels/NAME`).
+    #[arg(long, value_name = "FILE")]
+    pub golden: Option<PathBuf>,
+    /// Shape of an input that the model leaves open, as `image=1x3x224x224`. Repeatable.
+    #[arg(long = "shape", value_name = "NAME=SHAPE")]
+    pub shapes: Vec<String>,
+    /// Fixes an input to a number, as `sr=16000`. Repeatable.
+    #[arg(long = "value", value_name = "NAME=NUMBER")]
+    pub values: Vec<String>,
+    /// Most memory that one instance may take.
+    #[arg(long, value_name = "BYTES", default_value = "256Mi")]
+    pub memory_limit: Bytes,
+    /// From dequeue to answer; without it derived from the predicted time.
+    #[arg(long, value_name = "DURATION")]
+    pub deadline: Option<Millis>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Check {
+    /// The model.
+    #[arg(value_name = "FILE.onnx")]
+    pub file: PathBuf,
+    /// A built-in hardware target; repeatable. Without it all of them, and one that fits is enough.
+    #[arg(short, long = "target", value_name = "TARGET")]
+    pub targets: Vec<String>,
+    #[command(flatten)]
+    pub model: Model,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Compile {
+    /// The model.
+    #[arg(value_name = "FILE.onnx")]
+    pub file: PathBuf,
+    /// A built-in hardware target.
+    #[arg(short, long, value_name = "TARGET")]
+    pub target: String,
+    /// Where the bundle goes; made if it is not there.
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// An OCI image layout instead of plain files.
+    #[arg(long)]
+    pub oci: bool,
+    /// The name that it is served under; without it the file's.
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Its version.
+    #[arg(long, value_name = "VERSION", default_value = "0.0.0")]
+    pub model_version: String,
+    #[command(flatten)]
+    pub model: Model,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Infer {
+    /// An ONNX file, a bundle's directory, or a gateway (`http://HOST:8000`).
+    #[arg(value_name = "SOURCE")]
+    pub source: String,
+    /// Which model; only for a gateway.
+    #[arg(short, long, value_name = "NAME")]
+    pub model: Option<String>,
+    /// An input: `image=FILE` (`.json` numbers, `.npy`, or raw little-endian bytes) or `image=@1,2,3`. Repeatable.
+    #[arg(short, long = "input", value_name = "NAME=VALUE")]
+    pub inputs: Vec<String>,
+    /// All inputs from golden vectors (safetensors); `--vector` says which.
+    #[arg(long, value_name = "FILE", conflicts_with = "inputs")]
+    pub golden: Option<PathBuf>,
+    /// Which of the golden vectors.
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "golden")]
+    pub vector: usize,
+    /// Shape of an input that the model leaves open, as `image=1x3x224x224`; only for an ONNX file. Repeatable.
+    #[arg(long = "shape", value_name = "NAME=SHAPE")]
+    pub shapes: Vec<String>,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Inspect {
+    /// A bundle's directory, an OCI image layout, or a file: trust root, pointer, statement, manifest, contract, plan,
+    /// golden vectors.
+    #[arg(value_name = "PATH")]
+    pub path: PathBuf,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Verify {
+    /// A Sigstore bundle with a release or runner statement.
+    #[arg(value_name = "STATEMENT")]
+    pub statement: PathBuf,
+    /// The public key that must have signed it (PEM).
+    #[arg(long, value_name = "FILE", required_unless_present = "roots", conflicts_with = "roots")]
+    pub key: Option<PathBuf>,
+    /// The fleet's trust roots from version 1 on; the newest names the keys. Repeatable, in order.
+    #[arg(long = "root", value_name = "FILE")]
+    pub roots: Vec<PathBuf>,
+    /// The bundle's directory or OCI image layout, or the runner's file: every byte is compared with the statement.
+    #[arg(long, value_name = "PATH")]
+    pub bundle: Option<PathBuf>,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Token {
+    /// Make a token that lets gateways in; it is printed once.
+    Create {
+        /// For people; unique in the namespace.
+        name: String,
+        /// A label that gateways get, as `line=bottling`. Repeatable.
+        #[arg(short, long = "label", value_name = "KEY=VALUE")]
+        labels: Vec<String>,
+        /// How many gateways may enrol with it.
+        #[arg(long, default_value_t = 1, value_name = "N")]
+        uses: u32,
+        /// How long it is good for.
+        #[arg(long, default_value = "24h", value_name = "DURATION")]
+        expires: Millis,
+        /// Lets a gateway that lost its key take its old place.
+        #[arg(long)]
+        allow_replace: bool,
+        /// The namespace that the gateways will belong to.
+        #[arg(short, long, default_value = "default")]
+        namespace: String,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Gateways {
+    /// All gateways.
+    List {
+        /// At most so many.
+        #[arg(long, default_value_t = 10_000, value_name = "N")]
+        limit: usize,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// One gateway with its facts and releases.
+    Show {
+        /// Its id.
+        id: String,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+/// Which deployment.
+#[derive(Debug, ClapArgs)]
+pub struct Deployment {
+    /// The ModelDeployment.
+    pub name: String,
+    /// Its namespace.
+    #[arg(short, long, default_value = "default")]
+    pub namespace: String,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Rollout {
+    /// Every release of a deployment: how far it is, and why it stopped.
+    Status(Deployment),
+    /// Follow the newest release until it is active, rolled back, refused or paused.
+    Watch {
+        #[command(flatten)]
+        deployment: Deployment,
+        /// Give up after so long; without it never.
+        #[arg(long, value_name = "DURATION")]
+        timeout: Option<Millis>,
+    },
+    /// Let no more gateways take the release.
+    Pause(Deployment),
+    /// Go on.
+    Resume(Deployment),
+    /// Try a release again that was rolled back or refused.
+    Retry(Deployment),
+    /// Go back to an earlier model.
+    Undo {
+        #[command(flatten)]
+        deployment: Deployment,
+        /// The counter of the release to go back to; without it the last good one before the newest.
+        #[arg(long, value_name = "COUNTER")]
+        to: Option<u64>,
+    },
+}

@@ -1,0 +1,50 @@
+//! How a command ends: a sentence for the person and a code for the script.
+
+use std::process::ExitCode;
+
+/// Why a command did not do what it was asked. Codes are part of the interface: `docs/cli.md`.
+#[derive(Debug)]
+pub enum Failure {
+    /// 1: it could not be done.
+    Failed(String),
+    /// 3: it was done, and the answer is no (does not fit, does not verify, was rolled back). The answer is printed already.
+    No(Option<String>),
+    /// 4: the operator or the gateway does not answer.
+    Unreachable(String),
+}
+
+impl Failure {
+    /// What standard error says.
+    pub fn sentence(&self) -> Option<&str> {
+        match self {
+            Self::Failed(sentence) | Self::Unreachable(sentence) => Some(sentence),
+            Self::No(sentence) => sentence.as_deref(),
+        }
+    }
+
+    /// The process's exit code; 2 is clap's, for arguments that make no sense.
+    pub fn code(&self) -> ExitCode {
+        ExitCode::from(match self {
+            Self::Failed(_) => 1,
+            Self::No(_) => 3,
+            Self::Unreachable(_) => 4,
+        })
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Failed(format!("{error:#}"))
+    }
+}
+
+/// What `docs/cli.md` says of exit codes.
+pub const TABLE: &str = "\
+| code | meaning |
+|---|---|
+| 0 | done; for questions: yes |
+| 1 | could not be done; standard error says why |
+| 2 | the arguments make no sense |
+| 3 | the answer is no: the model does not fit, a signature does not verify, the release was rolled back or refused |
+| 4 | the operator or the gateway does not answer |
+";

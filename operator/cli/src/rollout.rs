@@ -1,0 +1,197 @@
+//! Rollouts: shown, followed, paused, resumed, tried again, undone.
+
+use std::io::IsTerminal as _;
+use std::time::{Duration, Instant};
+
+use hyper::Method;
+use serde_json::{Value, json};
+
+use crate::args::{Deployment, Format, Operator, Rollout};
+use crate::exit::Failure;
+use crate::fleet::{or_dash, text};
+use crate::output::{Table, print, text_out};
+use crate::{http, progress};
+
+/// Between two looks; the operator writes its records at most once a second.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// `rollout …`.
+pub fn run(operator: &Operator, command: &Rollout) -> Result<(), Failure> {
+    match command {
+        Rollout::Status(d) => print(d.output.format, &get(operator, d)?, table),
+        Rollout::Watch { deployment, timeout } => {
+            watch(operator, deployment, timeout.map(|t| Duration::from_millis(t.0)))
+        }
+        Rollout::Pause(d) => act(operator, d, "pause", None, "paused"),
+        Rollout::Resume(d) => act(operator, d, "resume", None, "resumed"),
+        Rollout::Retry(d) => act(operator, d, "retry", None, "will be tried again"),
+        Rollout::Undo { deployment, to } => {
+            act(operator, deployment, "undo", to.map(|to| json!({"to": to})), "goes back to an earlier model")
+        }
+    }
+}
+
+fn path(d: &Deployment, action: &str) -> String {
+    format!("/v1/deployments/{}/{}{action}", http::segment(&d.namespace), http::segment(&d.name))
+}
+
+fn get(operator: &Operator, d: &Deployment) -> Result<Value, Failure> {
+    http::operator(&operator.socket, Method::GET, &path(d, ""), None)
+}
+
+fn act(operator: &Operator, d: &Deployment, action: &str, body: Option<Value>, done: &str) -> Result<(), Failure> {
+    let answer = http::operator(&operator.socket, Method::POST, &path(d, &format!("/{action}")), body.as_ref())?;
+    print(d.output.format, &answer, |_| format!("{} {done}\n", d.name))
+}
+
+fn releases(view: &Value) -> &[Value] {
+    view.get("releases").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
+}
+
+fn count(release: &Value, key: &str) -> u64 {
+    release["gateways"][key].as_u64().unwrap_or(0)
+}
+
+fn table(view: &Value) -> String {
+    let mut out =
+        Table::new(&["VERSION", "COUNTER", "PHASE", "STEP", "READY", "FAILED", "SILENT", "TARGETS", "REASON", "SINCE"]);
+    for release in releases(view) {
+        let targets = release["targets"].as_array().into_iter().flatten().map(|t| text(t, "name"));
+        out.row([
+            text(release, "version"),
+            or_dash(text(release, "counter")),
+            text(release, "phase"),
+            or_dash(text(release, "step")),
+            format!("{}/{}", count(release, "healthy"), count(release, "eligible")),
+            count(release, "failed").to_string(),
+            count(release, "silent").to_string(),
+            or_dash(targets.collect::<Vec<_>>().join(",")),
+            or_dash(text(release, "reason")),
+            or_dash(text(release, "since")),
+        ]);
+    }
+    if releases(view).is_empty() {
+        return "no release yet\n".into();
+    }
+    let mut out = out.to_string();
+    for release in releases(view) {
+        let message = text(release, "message");
+        if !message.is_empty() {
+            let message: String = message.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+            out.push_str(&format!("\n{}: {message}\n", text(release, "version")));
+        }
+    }
+    out
+}
+
+/// How the newest release ended, if it did.
+#[derive(Debug, PartialEq)]
+enum End {
+    Good,
+    Bad,
+}
+
+fn end(release: &Value) -> Option<End> {
+    match text(release, "phase").as_str() {
+        "Active" => Some(End::Good),
+        "RolledBack" | "Refused" | "Superseded" | "Paused" => Some(End::Bad),
+        _ => None,
+    }
+}
+
+/// What is new to a person, in one line.
+fn line(release: &Value) -> String {
+    let mut line = format!(
+        "{} {}: {} of {} gateways healthy",
+        text(release, "version"),
+        text(release, "phase"),
+        count(release, "healthy"),
+        count(release, "eligible")
+    );
+    for (key, what) in [("failed", "failed"), ("silent", "silent"), ("pending", "pending")] {
+        if count(release, key) > 0 {
+            line.push_str(&format!(", {} {what}", count(release, key)));
+        }
+    }
+    for (key, before) in [("step", ", step "), ("reason", ", "), ("message", ": ")] {
+        let text = text(release, key);
+        if !text.is_empty() {
+            line.push_str(&format!("{before}{text}"));
+        }
+    }
+    line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+fn watch(operator: &Operator, d: &Deployment, timeout: Option<Duration>) -> Result<(), Failure> {
+    let started = Instant::now();
+    let bar = (std::io::stderr().is_terminal() && d.output.format == Format::Table)
+        .then(|| progress::spinner(format!("waiting for {}", d.name)));
+    let mut last = String::new();
+    loop {
+        let view = get(operator, d)?;
+        if let Some(release) = releases(&view).last() {
+            let now = line(release);
+            if now != last {
+                let shown = match d.output.format {
+                    Format::Table => format!("{now}\n"),
+                    // One document a change: JSON by lines, YAML by documents.
+                    Format::Json => format!("{release}\n"),
+                    Format::Yaml => format!("---\n{}", crate::output::yaml(release)),
+                };
+                match &bar {
+                    Some(bar) => bar.suspend(|| text_out(&shown))?,
+                    None => text_out(&shown)?,
+                }
+                last = now;
+            }
+            match end(release) {
+                Some(End::Good) => return Ok(()),
+                Some(End::Bad) => return Err(Failure::No(None)),
+                None => {}
+            }
+        }
+        if timeout.is_some_and(|t| started.elapsed() >= t) {
+            return Err(Failure::Failed(format!("{} is not there yet; the rollout goes on", d.name)));
+        }
+        std::thread::sleep(LOOK);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn view() -> Value {
+        json!({"releases": [
+            {"version": "1.0.0", "counter": 1767225600000u64, "phase": "Superseded", "gateways": {"eligible": 5, "healthy": 0}, "targets": [{"name": "x86-64"}, {"name": "x86-64-v3"}]},
+            {"version": "3.0.0", "phase": "Refused", "reason": "GoldenMismatch", "message": "12 of 40 golden vectors\nhave the right label", "targets": []},
+            {"version": "4.0.0", "counter": 1767225700000u64, "phase": "RollingOut", "step": "1/3", "since": "2026-01-01T00:02:00Z",
+             "gateways": {"eligible": 5, "healthy": 2, "failed": 1, "silent": 0, "pending": 2}, "targets": [{"name": "x86-64"}]},
+        ]})
+    }
+
+    #[test]
+    fn a_rollout_is_a_line_per_release_and_the_reasons_below() {
+        insta::assert_snapshot!(table(&view()), @r"
+        VERSION  COUNTER        PHASE       STEP  READY  FAILED  SILENT  TARGETS           REASON          SINCE
+        1.0.0    1767225600000  Superseded  -     0/5    0       0       x86-64,x86-64-v3  -               -
+        3.0.0    -              Refused     -     0/0    0       0       -                 GoldenMismatch  -
+        4.0.0    1767225700000  RollingOut  1/3   2/5    1       0       x86-64            -               2026-01-01T00:02:00Z
+
+        3.0.0: 12 of 40 golden vectors have the right label
+        ");
+        assert_eq!(table(&json!({})), "no release yet\n");
+    }
+
+    #[test]
+    fn watching_ends_where_a_release_does() {
+        let view = view();
+        let ends: Vec<_> = releases(&view).iter().map(end).collect();
+        assert_eq!(ends, [Some(End::Bad), Some(End::Bad), None]);
+        assert_eq!(end(&json!({"phase": "Active"})), Some(End::Good));
+        assert_eq!(
+            line(&releases(&view)[2]),
+            "4.0.0 RollingOut: 2 of 5 gateways healthy, 1 failed, 2 pending, step 1/3"
+        );
+    }
+}
