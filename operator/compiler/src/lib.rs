@@ -5,7 +5,9 @@
 //! plan is proved against the evaluator.
 
 mod api;
+pub mod cost;
 pub mod eval;
+pub mod import;
 pub mod ir;
 pub mod lower;
 pub mod onnx;

@@ -1,0 +1,203 @@
+//! Builds the graph node by node: every operation passes the shape rule, and is evaluated at once when all it reads is known.
+
+use std::sync::Arc;
+
+use crate::eval;
+use crate::ir::{BinaryOp, DType, Data, Graph, Node, Op, Tensor, UnaryOp, Value, ValueId};
+use crate::shape::{self, Typed};
+
+/// Most operations of one model, folded ones included: functions that call functions grow exponentially otherwise.
+const MAX_OPERATIONS: usize = 500_000;
+/// A constant may be folded into more elements than it is made of up to this: 64 MiB of f32.
+const MAX_GROWN: usize = 1 << 24;
+/// Elements that folding may make and multiply-adds that it may spend, in all.
+const FOLD_BUDGET: u64 = 1 << 30;
+
+/// What is wrong with one node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Problem {
+    /// Valid, but not supported.
+    Unsupported(String),
+    /// Not valid.
+    Invalid(String),
+}
+
+impl From<String> for Problem {
+    fn from(detail: String) -> Self {
+        Self::Invalid(detail)
+    }
+}
+
+pub(crate) type Result<T, E = Problem> = std::result::Result<T, E>;
+
+/// For messages to `Err`.
+pub(crate) fn unsupported<T>(what: impl Into<String>) -> Result<T> {
+    Err(Problem::Unsupported(what.into()))
+}
+
+/// For messages to `Err`.
+pub(crate) fn invalid<T>(what: impl Into<String>) -> Result<T> {
+    Err(Problem::Invalid(what.into()))
+}
+
+/// The graph while it grows.
+#[derive(Debug)]
+pub(crate) struct Builder {
+    pub(crate) graph: Graph,
+    /// Name of the ONNX node at work.
+    pub(crate) label: String,
+    operations: usize,
+    budget: u64,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Self { graph: Graph::default(), label: String::new(), operations: 0, budget: FOLD_BUDGET }
+    }
+}
+
+impl Builder {
+    pub(crate) fn shape(&self, id: ValueId) -> &[usize] {
+        &self.graph.value(id).shape
+    }
+
+    pub(crate) fn rank(&self, id: ValueId) -> usize {
+        self.shape(id).len()
+    }
+
+    pub(crate) fn dtype(&self, id: ValueId) -> DType {
+        self.graph.value(id).dtype
+    }
+
+    pub(crate) fn known(&self, id: ValueId) -> Option<&Arc<Tensor>> {
+        self.graph.value(id).constant.as_ref()
+    }
+
+    pub(crate) fn constant(&mut self, tensor: Tensor) -> ValueId {
+        self.graph.add_constant(self.label.clone(), Arc::new(tensor))
+    }
+
+    /// A scalar of this type.
+    pub(crate) fn scalar(&mut self, dtype: DType, x: f64) -> ValueId {
+        let data = if dtype == DType::F32 { Data::F32(vec![x as f32]) } else { Data::Int(vec![eval::wrap(dtype, x as i64)]) };
+        self.constant(Tensor { dtype, shape: Vec::new(), data })
+    }
+
+    /// Adds an operation, or what it evaluates to.
+    pub(crate) fn apply(&mut self, op: Op, inputs: &[ValueId], wanted: Option<Typed>) -> Result<Vec<ValueId>> {
+        self.operations += 1;
+        if self.operations > MAX_OPERATIONS {
+            return unsupported(format!("the model has more than {MAX_OPERATIONS} operations"));
+        }
+        let typed: Vec<_> = inputs.iter().map(|id| (self.dtype(*id), self.shape(*id))).collect();
+        let outputs = shape::outputs(&op, &typed, wanted.as_ref())?;
+        if let ([x], [(dtype, shape)]) = (inputs, &outputs[..])
+            && self.changes_nothing(&op, *x, *dtype, shape)
+        {
+            return Ok(vec![*x]);
+        }
+        if let Some(folded) = self.fold(&op, inputs, &outputs) {
+            return Ok(folded.into_iter().map(|t| self.constant(t)).collect());
+        }
+        let name = self.label.clone();
+        let outputs: Vec<_> = outputs
+            .into_iter()
+            .map(|(dtype, shape)| self.graph.add_value(Value { name: name.clone(), dtype, shape, constant: None }))
+            .collect();
+        self.graph.nodes.push(Node { name, op, inputs: inputs.to_vec(), outputs: outputs.clone() });
+        Ok(outputs)
+    }
+
+    fn changes_nothing(&self, op: &Op, x: ValueId, dtype: DType, shape: &[usize]) -> bool {
+        let same = self.dtype(x) == dtype && self.shape(x) == shape;
+        same && match op {
+            Op::Cast | Op::Reshape | Op::Expand | Op::Concat { .. } => true,
+            Op::Transpose { perm } => perm.is_sorted(),
+            // The extents are equal, so what starts at 0 goes forward by 1.
+            Op::Slice { starts, steps } => starts.iter().all(|s| *s == 0) && steps.iter().all(|s| *s == 1),
+            Op::Pad { before, .. } => before.iter().all(|b| *b == 0),
+            Op::Resample { taps, indices, weights, .. } => {
+                *taps == 1 && weights.iter().all(|w| *w == 1.0) && indices.iter().copied().eq(0..indices.len() as u32)
+            }
+            Op::Unary(_)
+            | Op::Binary(_)
+            | Op::Select
+            | Op::Conv { .. }
+            | Op::ConvTranspose { .. }
+            | Op::MatMul
+            | Op::Pool { .. }
+            | Op::Reduce { .. }
+            | Op::ArgReduce { .. }
+            | Op::Softmax { .. }
+            | Op::CumSum { .. }
+            | Op::TopK { .. }
+            | Op::Gather { .. }
+            | Op::GatherElements { .. }
+            | Op::GatherNd { .. }
+            | Op::ScatterElements { .. }
+            | Op::ScatterNd { .. } => false,
+        }
+    }
+
+    fn fold(&mut self, op: &Op, inputs: &[ValueId], outputs: &[Typed]) -> Option<Vec<Tensor>> {
+        let operands: Vec<Arc<Tensor>> = inputs.iter().map(|id| self.known(*id).cloned()).collect::<Option<_>>()?;
+        let made: usize = outputs.iter().map(|(_, s)| s.iter().product::<usize>()).sum();
+        let read: usize = operands.iter().map(|t| t.len()).sum();
+        let shapes: Vec<&[usize]> = operands.iter().map(|t| &t.shape[..]).collect();
+        let spent = (made as u64).saturating_add(crate::cost::multiply_adds(op, &shapes, &outputs[0].1));
+        if made > MAX_GROWN && made > read || spent > self.budget {
+            return None;
+        }
+        self.budget -= spent;
+        let operands: Vec<&Tensor> = operands.iter().map(|t| &**t).collect();
+        Some(eval::operation(op, &operands, outputs))
+    }
+
+    pub(crate) fn one(&mut self, op: Op, inputs: &[ValueId], wanted: Option<Typed>) -> Result<ValueId> {
+        self.apply(op, inputs, wanted).map(|outputs| outputs[0])
+    }
+
+    pub(crate) fn unary(&mut self, op: UnaryOp, x: ValueId) -> Result<ValueId> {
+        self.one(Op::Unary(op), &[x], None)
+    }
+
+    pub(crate) fn binary(&mut self, op: BinaryOp, a: ValueId, b: ValueId) -> Result<ValueId> {
+        self.one(Op::Binary(op), &[a, b], None)
+    }
+
+    /// With a scalar of the operand's type on the right.
+    pub(crate) fn with(&mut self, op: BinaryOp, a: ValueId, b: f64) -> Result<ValueId> {
+        let b = self.scalar(self.dtype(a), b);
+        self.binary(op, a, b)
+    }
+
+    pub(crate) fn select(&mut self, condition: ValueId, a: ValueId, b: ValueId) -> Result<ValueId> {
+        self.one(Op::Select, &[condition, a, b], None)
+    }
+
+    pub(crate) fn cast(&mut self, x: ValueId, to: DType) -> Result<ValueId> {
+        let shape = self.shape(x).to_vec();
+        self.one(Op::Cast, &[x], Some((to, shape)))
+    }
+
+    pub(crate) fn reshape(&mut self, x: ValueId, shape: Vec<usize>) -> Result<ValueId> {
+        let dtype = self.dtype(x);
+        self.one(Op::Reshape, &[x], Some((dtype, shape)))
+    }
+
+    pub(crate) fn expand(&mut self, x: ValueId, shape: Vec<usize>) -> Result<ValueId> {
+        let dtype = self.dtype(x);
+        self.one(Op::Expand, &[x], Some((dtype, shape)))
+    }
+
+    pub(crate) fn transpose(&mut self, x: ValueId, perm: Vec<usize>) -> Result<ValueId> {
+        self.one(Op::Transpose { perm }, &[x], None)
+    }
+
+    /// One-dimensional values of `count` elements in the shape that broadcasts along dimension `axis` of `rank`.
+    pub(crate) fn along(&mut self, x: ValueId, axis: usize, rank: usize) -> Result<ValueId> {
+        let mut shape = vec![1; rank];
+        shape[axis] = self.graph.value(x).len();
+        self.reshape(x, shape)
+    }
+}

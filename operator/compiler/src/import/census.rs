@@ -1,0 +1,78 @@
+//! What a file holds, before anything of it is believed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::onnx::{Model, Node};
+
+use super::{Findings, Functions, MAX_DEPTH, ops};
+
+/// Counts over the whole model, functions and branches included.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Census {
+    /// Nodes by operator, with its domain when that is not ONNX's own.
+    pub operators: BTreeMap<String, usize>,
+    /// Operator sets by domain.
+    pub opsets: Vec<(String, i64)>,
+}
+
+/// Counts, and notes every operator that has no place in the compiler.
+pub(super) fn take(model: &Model<'_>, functions: &Functions<'_>, deny: &[String], findings: &mut Findings) -> Census {
+    let mut census = Census { operators: BTreeMap::new(), opsets: model.opsets.clone() };
+    let mut called = BTreeSet::new();
+    nodes(&model.graph.nodes, functions, deny, findings, &mut census, &mut called, 0);
+    census
+}
+
+fn nodes<'m>(
+    list: &'m [Node<'m>],
+    functions: &Functions<'m>,
+    deny: &[String],
+    findings: &mut Findings,
+    census: &mut Census,
+    called: &mut BTreeSet<(&'m str, &'m str)>,
+    depth: usize,
+) {
+    if depth > MAX_DEPTH {
+        return;
+    }
+    for node in list {
+        let key = (node.domain.as_str(), node.op_type.as_str());
+        let name = if key.0.is_empty() { key.1.to_owned() } else { format!("{}.{}", key.0, key.1) };
+        *census.operators.entry(name).or_default() += 1;
+        if deny.contains(&node.op_type) {
+            findings.unsupported(node, Some("the target's operators.deny lists it".to_owned()));
+        } else if let Some(function) = functions.get(&key) {
+            if called.insert(key) {
+                nodes(&function.nodes, functions, deny, findings, census, called, depth + 1);
+            }
+        } else if ops::handler(key.0, key.1).is_none() {
+            findings.unsupported(node, nearest(key.0, key.1));
+        }
+        for graph in node.attributes.iter().filter_map(|a| a.graph.as_ref()) {
+            nodes(&graph.nodes, functions, deny, findings, census, called, depth + 1);
+        }
+    }
+}
+
+/// What would do instead of an operator that is not known.
+pub(super) fn nearest(domain: &str, operator: &str) -> Option<String> {
+    let advice = match operator {
+        "Loop" | "Scan" => "unroll it when exporting (fixed sequence length)",
+        "LSTM" | "GRU" | "RNN" => "export a convolutional or attention model, or unroll it into MatMul, Sigmoid and Tanh",
+        "NonMaxSuppression" | "NonZero" | "Unique" | "Compress" => {
+            "its output has no fixed size; export without post-processing and do that in the application"
+        }
+        "RandomNormal" | "RandomUniform" | "RandomNormalLike" | "RandomUniformLike" | "Multinomial" | "Bernoulli" => {
+            "answers must be reproducible; make the random numbers an input"
+        }
+        "ImageDecoder" | "StringNormalizer" | "TfIdfVectorizer" | "StringSplit" | "StringConcat" | "RegexFullMatch" => {
+            "do it before the request"
+        }
+        "SequenceConstruct" | "SequenceAt" | "SequenceEmpty" | "SequenceInsert" | "ConcatFromSequence" | "SplitToSequence" => {
+            "sequences have no fixed size; export with fixed shapes"
+        }
+        _ if !domain.is_empty() => "it is not one of ONNX's own operators; export without runtime-specific fusion",
+        _ => return None,
+    };
+    Some(advice.to_owned())
+}

@@ -1,0 +1,166 @@
+//! All that is wrong with a model, and how it is told.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use crate::onnx::{Dimension, Node, OnnxError};
+use crate::{UnsupportedOperator, VerdictReason};
+
+/// Lines of one kind that a message quotes.
+const MAX_QUOTED: usize = 20;
+
+/// An input whose shape cannot be known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenInput {
+    /// Its name.
+    pub name: String,
+    /// What the model says of its shape, if anything.
+    pub dims: Option<Vec<Dimension>>,
+}
+
+/// Everything that was found; empty when nothing is wrong.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Findings {
+    /// Why the file is no model.
+    pub not_onnx: Option<String>,
+    /// Contradictions inside the model.
+    pub invalid: Vec<String>,
+    /// Operators that are not supported.
+    pub unsupported: Vec<UnsupportedOperator>,
+    /// Tensors of types that are not supported.
+    pub types: BTreeSet<String>,
+    /// Inputs with open dimensions.
+    pub open: Vec<OpenInput>,
+    /// What is wrong with the user's overrides.
+    pub inputs: Vec<String>,
+}
+
+impl Findings {
+    /// Whether nothing is wrong.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Whether every input has a shape, so that nodes can be walked.
+    pub(super) fn shapes_are_known(&self) -> bool {
+        self.open.is_empty() && self.inputs.is_empty() && self.types.is_empty() && self.not_onnx.is_none()
+    }
+
+    pub(super) fn unsupported(&mut self, node: &Node<'_>, nearest: Option<String>) {
+        let operator =
+            if node.domain.is_empty() { node.op_type.clone() } else { format!("{}.{}", node.domain, node.op_type) };
+        self.unsupported.push(UnsupportedOperator { operator, node: node.label().to_owned(), nearest });
+    }
+
+    /// The first reason in the order of [`VerdictReason`].
+    pub fn reason(&self) -> VerdictReason {
+        if self.not_onnx.is_some() {
+            VerdictReason::NotOnnx
+        } else if !self.unsupported.is_empty() {
+            VerdictReason::UnsupportedOperators
+        } else if !self.types.is_empty() {
+            VerdictReason::UnsupportedType
+        } else if !self.open.is_empty() {
+            VerdictReason::OpenDimensions
+        } else if !self.inputs.is_empty() {
+            VerdictReason::InvalidInputs
+        } else if !self.invalid.is_empty() {
+            VerdictReason::NotOnnx
+        } else {
+            VerdictReason::Fits
+        }
+    }
+
+    /// What a person reads: everything, one paragraph for each kind.
+    pub fn message(&self) -> String {
+        let mut out = String::new();
+        if let Some(why) = &self.not_onnx {
+            out.push_str(why);
+            out.push('\n');
+        }
+        if !self.unsupported.is_empty() {
+            let names: BTreeSet<&str> = self.unsupported.iter().map(|u| u.operator.as_str()).collect();
+            let names: Vec<&str> = names.into_iter().collect();
+            let _ = writeln!(out, "The model uses operators that are not supported: {}.", names.join(", "));
+            list(&mut out, self.unsupported.iter().map(|u| match &u.nearest {
+                Some(nearest) => format!("{} at node {:?}: {nearest}", u.operator, u.node),
+                None => format!("{} at node {:?}", u.operator, u.node),
+            }));
+        }
+        if !self.types.is_empty() {
+            out.push_str("The model has tensors of types that are not supported:\n");
+            list(&mut out, self.types.iter().cloned());
+        }
+        if !self.open.is_empty() {
+            out.push_str("The model leaves dimensions open; say them in the ModelDeployment's spec:\n  model:\n    inputs:\n");
+            for input in &self.open {
+                let (shape, said) = match &input.dims {
+                    Some(dims) => {
+                        let shape: Vec<_> = dims
+                            .iter()
+                            .enumerate()
+                            .map(|(i, d)| match d {
+                                Dimension::Value(v) => v.to_string(),
+                                Dimension::Open(_) if i == 0 => "1".to_owned(),
+                                Dimension::Open(name) if name.is_empty() => "?".to_owned(),
+                                Dimension::Open(name) => name.clone(),
+                            })
+                            .collect();
+                        (shape.join(", "), dimensions(input.dims.as_deref()))
+                    }
+                    None => ("?".to_owned(), dimensions(None)),
+                };
+                let _ = writeln!(out, "    - {{name: {}, shape: [{shape}]}}  # the model says {said}; write numbers", input.name);
+            }
+        }
+        for (what, lines) in
+            [("The inputs given do not fit the model:", &self.inputs), ("The model contradicts itself:", &self.invalid)]
+        {
+            if !lines.is_empty() {
+                let _ = writeln!(out, "{what}");
+                list(&mut out, lines.iter().cloned());
+            }
+        }
+        out.trim_end().to_owned()
+    }
+}
+
+fn list(out: &mut String, lines: impl ExactSizeIterator<Item = String>) {
+    let total = lines.len();
+    for line in lines.take(MAX_QUOTED) {
+        let _ = writeln!(out, "- {line}");
+    }
+    if total > MAX_QUOTED {
+        let _ = writeln!(out, "- and {} more", total - MAX_QUOTED);
+    }
+}
+
+/// A shape as the model writes it.
+pub(super) fn dimensions(dims: Option<&[Dimension]>) -> String {
+    let Some(dims) = dims else { return "nothing of its shape".to_owned() };
+    let dims: Vec<_> = dims
+        .iter()
+        .map(|d| match d {
+            Dimension::Value(v) => v.to_string(),
+            Dimension::Open(name) if name.is_empty() => "?".to_owned(),
+            Dimension::Open(name) => name.clone(),
+        })
+        .collect();
+    format!("[{}]", dims.join(", "))
+}
+
+/// One sentence for a file that cannot be read. ONNX files begin with the field of the IR version, a number below 128.
+pub(super) fn not_onnx(bytes: &[u8], error: &OnnxError) -> String {
+    let begins_well = matches!(bytes, [0x08, version, ..] if *version < 0x80);
+    match error {
+        _ if bytes.is_empty() => "The file is empty; an ONNX model was expected.".to_owned(),
+        OnnxError::Truncated if begins_well => format!(
+            "The ONNX file is cut off after {} bytes: it ends in the middle of a part. Copy or download it again.",
+            bytes.len()
+        ),
+        OnnxError::TooComplex => format!("The ONNX file is not read: {error}."),
+        OnnxError::Truncated | OnnxError::Malformed(_) => {
+            format!("This is not an ONNX file: {error}. Give a model as `torch.onnx.export` or `onnx.save` write it.")
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! ONNX → IR: a census of the whole model, then node by node with all shapes static and constants folded on the way.
+//!
+//! Everything that is wrong is found before the first complaint: a node that is not supported leaves its outputs *unknown*,
+//! what depends on them is skipped, and the rest goes on.
+
+pub(crate) mod build;
+pub(crate) mod call;
+mod census;
+mod findings;
+mod inputs;
+mod ops;
+mod prune;
+mod tensor;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use build::{Builder, Problem};
+use call::{Call, Given};
+
+use crate::InputOverride;
+use crate::ir::{DType, Graph, ValueId};
+use crate::onnx::{self, Function, Node};
+
+pub use census::Census;
+pub use findings::{Findings, OpenInput};
+
+/// Deepest nesting of functions and branches.
+const MAX_DEPTH: usize = 24;
+/// Most nodes that are walked, calls of functions and branches included.
+const MAX_WALKED: usize = 500_000;
+
+/// A model in IR.
+#[derive(Debug, Clone)]
+pub struct Imported {
+    /// Ready to be evaluated and lowered.
+    pub graph: Graph,
+    /// What was assumed, for people.
+    pub notes: Vec<String>,
+    /// What the file holds.
+    pub census: Census,
+}
+
+/// Reads a model and makes it static. `deny` are ONNX operators that the target must not be given.
+pub fn import(bytes: &[u8], overrides: &[InputOverride], deny: &[String]) -> Result<Imported, Box<Findings>> {
+    let mut findings = Findings::default();
+    let model = match onnx::parse(bytes) {
+        Ok(model) => model,
+        Err(e) => {
+            findings.not_onnx = Some(findings::not_onnx(bytes, &e));
+            return Err(Box::new(findings));
+        }
+    };
+    let functions: Functions<'_> =
+        model.functions.iter().map(|f| ((f.domain.as_str(), f.name.as_str()), f)).collect();
+    let opset = model.opsets.iter().find(|(domain, _)| domain.is_empty()).map_or(1, |(_, version)| *version);
+    let census = census::take(&model, &functions, deny, &mut findings);
+    let mut walk = Walk {
+        b: Builder::default(),
+        functions,
+        opset,
+        deny,
+        findings,
+        notes: Vec::new(),
+        walked: 0,
+    };
+    let mut scopes = vec![Scope::default()];
+    if let Some(scope) = scopes.first_mut() {
+        walk.initializers(&model.graph, scope);
+        walk.inputs(&model.graph, overrides, scope);
+    }
+    // Shapes cannot be known while dimensions are open: the census' list has to do.
+    if walk.findings.shapes_are_known() {
+        walk.findings.unsupported.clear();
+        walk.nodes(&model.graph.nodes, None, &mut scopes, 0);
+        walk.outputs(&model.graph, &scopes);
+    }
+    let Walk { mut b, findings, notes, .. } = walk;
+    if !findings.is_empty() {
+        return Err(Box::new(findings));
+    }
+    prune::prune(&mut b.graph);
+    Ok(Imported { graph: b.graph, notes, census })
+}
+
+/// By domain and name.
+type Functions<'m> = BTreeMap<(&'m str, &'m str), &'m Function<'m>>;
+/// What a name stands for; `None` while what makes it is not supported.
+type Scope = BTreeMap<String, Option<ValueId>>;
+
+struct Walk<'m> {
+    b: Builder,
+    functions: Functions<'m>,
+    opset: i64,
+    deny: &'m [String],
+    findings: Findings,
+    notes: Vec<String>,
+    walked: usize,
+}
+
+impl<'m> Walk<'m> {
+    fn initializers(&mut self, graph: &'m onnx::Graph<'m>, scope: &mut Scope) {
+        if graph.sparse {
+            self.findings.types.insert("a sparse constant".to_owned());
+        }
+        for proto in &graph.initializers {
+            let id = match tensor::tensor(proto) {
+                Ok(tensor) => Some(self.b.graph.add_constant(proto.name.clone(), Arc::new(tensor))),
+                Err(e) => {
+                    self.findings.invalid.push(format!("constant {:?}: {e}", proto.name));
+                    None
+                }
+            };
+            scope.insert(proto.name.clone(), id);
+        }
+    }
+
+    fn nodes(&mut self, nodes: &'m [Node<'m>], given: Option<&Given<'m>>, scopes: &mut Vec<Scope>, depth: usize) {
+        for node in nodes {
+            self.walked += 1;
+            if self.walked > MAX_WALKED {
+                self.findings.invalid.push(format!("the model unfolds to more than {MAX_WALKED} nodes"));
+                return;
+            }
+            let mut results = self.node(node, given, scopes, depth).into_iter();
+            let Some(scope) = scopes.last_mut() else { return };
+            for name in &node.outputs {
+                let result = results.next().flatten();
+                if !name.is_empty() {
+                    scope.insert(name.clone(), result);
+                }
+            }
+        }
+    }
+
+    /// The values of the node's outputs; shorter where nothing is known.
+    fn node(
+        &mut self,
+        node: &'m Node<'m>,
+        given: Option<&Given<'m>>,
+        scopes: &mut Vec<Scope>,
+        depth: usize,
+    ) -> Vec<Option<ValueId>> {
+        let find = |name: &str| scopes.iter().rev().find_map(|s| s.get(name)).copied();
+        let mut inputs = Vec::with_capacity(node.inputs.len());
+        let mut all_known = true;
+        for name in &node.inputs {
+            if name.is_empty() {
+                inputs.push(None);
+                continue;
+            }
+            match find(name) {
+                Some(Some(id)) => inputs.push(Some(id)),
+                Some(None) => all_known = false,
+                None => {
+                    self.findings.invalid.push(format!("node {:?} reads {name:?}, which nothing before it makes", node.label()));
+                    all_known = false;
+                }
+            }
+        }
+        if self.deny.contains(&node.op_type) {
+            self.findings.unsupported(node, Some("the target's operators.deny lists it".to_owned()));
+            return Vec::new();
+        }
+        self.b.label = node.label().to_owned();
+        if let Some(function) = self.functions.get(&(node.domain.as_str(), node.op_type.as_str())).copied() {
+            return if all_known { self.function(node, function, given, &inputs, depth) } else { Vec::new() };
+        }
+        let Some(handler) = ops::handler(&node.domain, &node.op_type) else {
+            self.findings.unsupported(node, census::nearest(&node.domain, &node.op_type));
+            return Vec::new();
+        };
+        if !all_known {
+            return Vec::new();
+        }
+        let mut call = Call { b: &mut self.b, node, given, inputs, opset: self.opset };
+        let result = match handler {
+            ops::Handler::Plain(handler) => handler(&mut call),
+            ops::Handler::If => match ops::branch(&call) {
+                Ok(graph) => return self.branch(graph, scopes, depth),
+                Err(problem) => Err(problem),
+            },
+        };
+        match result {
+            Ok(ids) => ids.into_iter().map(Some).collect(),
+            Err(Problem::Unsupported(detail)) => {
+                self.findings.unsupported(node, Some(detail));
+                Vec::new()
+            }
+            Err(Problem::Invalid(detail)) => {
+                self.findings.invalid.push(format!("node {:?} ({}): {detail}", node.label(), node.op_type));
+                Vec::new()
+            }
+        }
+    }
+
+    /// A branch whose condition is known.
+    fn branch(&mut self, graph: &'m onnx::Graph<'m>, scopes: &mut Vec<Scope>, depth: usize) -> Vec<Option<ValueId>> {
+        if depth >= MAX_DEPTH {
+            self.findings.invalid.push("branches are nested too deep".to_owned());
+            return Vec::new();
+        }
+        let mut scope = Scope::default();
+        self.initializers(graph, &mut scope);
+        scopes.push(scope);
+        self.nodes(&graph.nodes, None, scopes, depth + 1);
+        let outputs = graph.outputs.iter();
+        let results = outputs.map(|o| scopes.iter().rev().find_map(|s| s.get(&o.name)).copied().flatten()).collect();
+        scopes.pop();
+        results
+    }
+
+    /// The body of a function of the model's own, in a scope of its own.
+    fn function(
+        &mut self,
+        node: &'m Node<'m>,
+        function: &'m Function<'m>,
+        given: Option<&Given<'m>>,
+        inputs: &[Option<ValueId>],
+        depth: usize,
+    ) -> Vec<Option<ValueId>> {
+        if depth >= MAX_DEPTH {
+            self.findings.invalid.push(format!("function {:?} calls itself, or is nested too deep", function.name));
+            return Vec::new();
+        }
+        let mut attributes: Given<'m> = function.defaults.iter().map(|a| (a.name.clone(), a)).collect();
+        for attribute in &node.attributes {
+            if attribute.reference.is_empty() {
+                attributes.insert(attribute.name.clone(), attribute);
+            } else if let Some(value) = given.and_then(|g| g.get(&attribute.reference)) {
+                attributes.insert(attribute.name.clone(), value);
+            }
+        }
+        let mut scope = Scope::default();
+        for (name, id) in function.inputs.iter().zip(inputs) {
+            if id.is_some() {
+                scope.insert(name.clone(), *id);
+            }
+        }
+        let mut scopes = vec![scope];
+        self.nodes(&function.nodes, Some(&attributes), &mut scopes, depth + 1);
+        function.outputs.iter().map(|name| scopes.iter().find_map(|s| s.get(name)).copied().flatten()).collect()
+    }
+
+    fn outputs(&mut self, graph: &'m onnx::Graph<'m>, scopes: &[Scope]) {
+        let mut seen = BTreeSet::new();
+        for output in &graph.outputs {
+            if !seen.insert(output.name.as_str()) {
+                self.findings.invalid.push(format!("two outputs are called {:?}", output.name));
+            }
+            match scopes.first().and_then(|s| s.get(&output.name)) {
+                Some(Some(id)) => {
+                    self.b.graph.outputs.push(*id);
+                    self.b.graph.output_names.push(output.name.clone());
+                    if self.b.graph.value(*id).is_empty() {
+                        self.findings.invalid.push(format!("output {:?} has no elements", output.name));
+                    }
+                }
+                Some(None) => {}
+                None => self.findings.invalid.push(format!("nothing makes the output {:?}", output.name)),
+            }
+        }
+        if graph.outputs.is_empty() {
+            self.findings.invalid.push("the model has no outputs".to_owned());
+        }
+    }
+
+    fn note(&mut self, note: String) {
+        self.notes.push(note);
+    }
+
+    fn scalar_types(&mut self, name: &str, data_type: i32) -> Option<DType> {
+        let found = tensor::dtype(data_type);
+        match found {
+            None => {
+                self.findings.types.insert(format!("input {name:?} is of type {}", tensor::type_name(data_type)));
+            }
+            Some(_) if matches!(data_type, 10 | 11 | 16) => {
+                self.note(format!("input {name:?} is {} in the model and FP32 here", tensor::type_name(data_type)));
+            }
+            Some(_) => {}
+        }
+        found
+    }
+}

@@ -1,0 +1,133 @@
+//! Arithmetic, comparisons, logic, casts.
+
+use crate::ir::{BinaryOp, DType, UnaryOp, ValueId};
+
+use super::super::build::{Result, invalid, unsupported};
+use super::super::call::Call;
+use super::super::tensor;
+
+pub(super) fn unary(call: &mut Call<'_, '_>, op: UnaryOp) -> Result<Vec<ValueId>> {
+    let x = call.input(0)?;
+    Ok(vec![call.b.unary(op, x)?])
+}
+
+pub(super) fn binary(call: &mut Call<'_, '_>, op: BinaryOp) -> Result<Vec<ValueId>> {
+    // Operator sets before 7 broadcast by attributes.
+    if call.opset < 7 && call.flag("broadcast", false) {
+        return unsupported("broadcasting of operator sets before 7; convert the model to opset 13 or newer");
+    }
+    let (a, b) = (call.input(0)?, call.input(1)?);
+    Ok(vec![call.b.binary(op, a, b)?])
+}
+
+pub(super) fn greater(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
+    call.inputs.swap(0, 1);
+    binary(call, BinaryOp::Less)
+}
+
+pub(super) fn greater_or_equal(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
+    call.inputs.swap(0, 1);
+    binary(call, BinaryOp::LessOrEqual)
+}
+
+/// The exponent may be of another type than the base; the result has the base's.
+pub(super) fn pow(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
+    let (a, b) = (call.input(0)?, call.input(1)?);
+    let dtype = call.b.dtype(a);
+    // Squares are the common case, and exact.
+    if let Some(e) = call.b.known(b).filter(|t| t.len() == 1)
+        && call.b.rank(b) <= call.b.rank(a)
+        && (e.floats() == [2.0] || e.ints() == [2])
+    {
+        return Ok(vec![call.b.binary(BinaryOp::Mul, a, a)?]);
+    }
+    if dtype != DType::F32 && call.b.dtype(b) == DType::F32 {
+        let a = call.b.cast(a, DType::F32)?;
+        let power = call.b.binary(BinaryOp::Pow, a, b)?;
+        return Ok(vec![call.b.cast(power, dtype)?]);
+    }
+    let b = call.b.cast(b, dtype)?;
+    Ok(vec![call.b.binary(BinaryOp::Pow, a, b)?])
+}
+
+pub(super) fn modulo(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
+    let op = if call.flag("fmod", false) { BinaryOp::Rem } else { BinaryOp::Mod };
+    binary(call, op)
+}
+
+pub(super) fn variadic(call: &mut Call<'_, '_>, op: BinaryOp) -> Result<Vec<ValueId>> {
+    let mut result = call.input(0)?;
+    for i in 1..call.inputs.len() {
+        let x = call.input(i)?;
+        result = call.b.binary(op, result, x)?;
+    }
+    Ok(vec![result])
+}
+
+pub(super) fn mean(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
+    let sum = variadic(call, BinaryOp::Add)?[0];
+    let count = call.inputs.len() as f64;
+    Ok(vec![call.b.with(BinaryOp::Div, sum, count)?])
+}
+
+pub(super) fn is_inf(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
+    let x = call.input(0)?;
+    let (up, down) = (call.flag("detect_positive", true), call.flag("detect_negative", true));
+    let compared = match (up, down) {
+        (true, true) => call.b.unary(UnaryOp::Abs, x)?,
+        (true, false) => x,
+        (false, true) => call.b.unary(UnaryOp::Neg, x)?,
+        (false, false) => return invalid("it detects neither infinity"),
+    };
+    Ok(vec![call.b.with(BinaryOp::Equal, compared, f64::INFINITY)?])
+}
+
+pub(super) fn select(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
+    let (condition, a, b) = (call.input(0)?, call.input(1)?, call.input(2)?);
+    Ok(vec![call.b.select(condition, a, b)?])
+}
+
+pub(super) fn clip(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
+    let mut x = call.input(0)?;
+    for (name, i, op) in [("min", 1, BinaryOp::Max), ("max", 2, BinaryOp::Min)] {
+        if let Some(bound) = call.optional(i) {
+            x = call.b.binary(op, x, bound)?;
+        } else if call.attribute(name).is_some() {
+            let bound = call.float(name, 0.0);
+            x = call.b.with(op, x, bound)?;
+        }
+    }
+    Ok(vec![x])
+}
+
+pub(super) fn cast(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
+    let to = call.int("to", 0) as i32;
+    let Some(dtype) = tensor::dtype(to) else { return unsupported(format!("a cast to {}", tensor::type_name(to))) };
+    let x = call.input(0)?;
+    Ok(vec![call.b.cast(x, dtype)?])
+}
+
+pub(super) fn cast_like(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
+    let (x, like) = (call.input(0)?, call.input(1)?);
+    let dtype = call.b.dtype(like);
+    Ok(vec![call.b.cast(x, dtype)?])
+}
+
+pub(super) fn identity(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
+    Ok(vec![call.input(0)?])
+}
+
+/// Nothing is dropped at inference.
+pub(super) fn dropout(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
+    if call.known(2)?.is_some_and(|t| t.ints() == [1]) {
+        return unsupported("training_mode");
+    }
+    let x = call.input(0)?;
+    let mut outputs = vec![x];
+    if call.wants(1) {
+        let all = call.b.scalar(DType::Bool, 1.0);
+        let shape = call.b.shape(x).to_vec();
+        outputs.push(call.b.expand(all, shape)?);
+    }
+    Ok(outputs)
+}

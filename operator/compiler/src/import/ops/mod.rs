@@ -1,0 +1,211 @@
+//! What each ONNX operator becomes. Adding one is a line in [`handler`] and a function beside its kin.
+
+mod activations;
+mod elementwise;
+mod layout;
+mod normalize;
+mod pick;
+mod product;
+mod quantize;
+mod reduce;
+mod resize;
+mod window;
+
+use crate::ir::{BinaryOp, ReduceKind, UnaryOp, ValueId};
+use crate::onnx;
+
+use super::build::{Problem, Result, unsupported};
+use super::call::Call;
+
+/// Turns a node into IR; gives the values of its outputs.
+type Plain = fn(&mut Call<'_, '_>) -> Result<Vec<ValueId>>;
+
+/// How an operator is imported.
+pub(super) enum Handler {
+    /// From its inputs alone.
+    Plain(Plain),
+    /// By walking one of its branches.
+    If,
+}
+
+/// The graph that an `If` takes: its condition must be known.
+pub(super) fn branch<'m>(call: &Call<'_, 'm>) -> Result<&'m onnx::Graph<'m>> {
+    let condition = match call.known(0) {
+        Ok(Some(tensor)) => tensor.ints().first().copied(),
+        Ok(None) => None,
+        Err(_) => {
+            return unsupported(
+                "its condition is computed from the model's inputs; fix the input that decides it with model.inputs[].value",
+            );
+        }
+    };
+    let Some(condition) = condition else { return Err(Problem::Invalid("it has no condition".to_owned())) };
+    let name = if condition != 0 { "then_branch" } else { "else_branch" };
+    let graph = call.attribute(name).and_then(|a| a.graph.as_ref());
+    graph.ok_or_else(|| Problem::Invalid(format!("it has no {name}")))
+}
+
+/// How an operator is imported; `None` when it is not known.
+pub(super) fn handler(domain: &str, operator: &str) -> Option<Handler> {
+    macro_rules! unary {
+        ($op:ident) => {
+            |call| elementwise::unary(call, UnaryOp::$op)
+        };
+    }
+    macro_rules! binary {
+        ($op:ident) => {
+            |call| elementwise::binary(call, BinaryOp::$op)
+        };
+    }
+    macro_rules! reduce {
+        ($kind:ident) => {
+            |call| reduce::reduce(call, ReduceKind::$kind)
+        };
+    }
+    let own = domain.is_empty();
+    let plain: Plain = match operator {
+        "Gelu" if own || domain == "com.microsoft" => activations::gelu,
+        _ if !own => return None,
+        "If" => return Some(Handler::If),
+
+        "Abs" => unary!(Abs),
+        "Neg" => unary!(Neg),
+        "Sign" => unary!(Sign),
+        "Floor" => unary!(Floor),
+        "Ceil" => unary!(Ceil),
+        "Round" => unary!(Round),
+        "Sqrt" => unary!(Sqrt),
+        "Reciprocal" => unary!(Reciprocal),
+        "Exp" => unary!(Exp),
+        "Log" => unary!(Log),
+        "Sin" => unary!(Sin),
+        "Cos" => unary!(Cos),
+        "Tan" => unary!(Tan),
+        "Asin" => unary!(Asin),
+        "Acos" => unary!(Acos),
+        "Atan" => unary!(Atan),
+        "Sinh" => unary!(Sinh),
+        "Cosh" => unary!(Cosh),
+        "Tanh" => unary!(Tanh),
+        "Asinh" => unary!(Asinh),
+        "Acosh" => unary!(Acosh),
+        "Atanh" => unary!(Atanh),
+        "Erf" => unary!(Erf),
+        "Sigmoid" => unary!(Sigmoid),
+        "Not" => unary!(Not),
+        "IsNaN" => unary!(IsNan),
+        "IsInf" => elementwise::is_inf,
+        "Add" => binary!(Add),
+        "Sub" => binary!(Sub),
+        "Mul" => binary!(Mul),
+        "Div" => binary!(Div),
+        "Pow" => elementwise::pow,
+        "Mod" => elementwise::modulo,
+        "And" => binary!(And),
+        "Or" => binary!(Or),
+        "Xor" => binary!(Xor),
+        "Equal" => binary!(Equal),
+        "Less" => binary!(Less),
+        "LessOrEqual" => binary!(LessOrEqual),
+        "Greater" => elementwise::greater,
+        "GreaterOrEqual" => elementwise::greater_or_equal,
+        "Min" => |call| elementwise::variadic(call, BinaryOp::Min),
+        "Max" => |call| elementwise::variadic(call, BinaryOp::Max),
+        "Sum" => |call| elementwise::variadic(call, BinaryOp::Add),
+        "Mean" => elementwise::mean,
+        "Where" => elementwise::select,
+        "Clip" => elementwise::clip,
+        "Cast" => elementwise::cast,
+        "CastLike" => elementwise::cast_like,
+        "Identity" => elementwise::identity,
+        "Dropout" => elementwise::dropout,
+
+        "Relu" => activations::relu,
+        "LeakyRelu" => activations::leaky_relu,
+        "PRelu" => activations::p_relu,
+        "ThresholdedRelu" => activations::thresholded_relu,
+        "Elu" => activations::elu,
+        "Selu" => activations::selu,
+        "Celu" => activations::celu,
+        "HardSigmoid" => activations::hard_sigmoid,
+        "HardSwish" => activations::hard_swish,
+        "Softplus" => activations::softplus,
+        "Softsign" => activations::softsign,
+        "Mish" => activations::mish,
+        "Swish" => activations::swish,
+        "Shrink" => activations::shrink,
+
+        "Conv" => window::conv,
+        "ConvTranspose" => window::conv_transpose,
+        "MaxPool" => window::max_pool,
+        "AveragePool" => window::average_pool,
+        "GlobalMaxPool" => |call| window::global_pool(call, ReduceKind::Max),
+        "GlobalAveragePool" => |call| window::global_pool(call, ReduceKind::Mean),
+        "Resize" => resize::resize,
+        "Upsample" => resize::upsample,
+
+        "MatMul" => product::mat_mul,
+        "Gemm" => product::gemm,
+        "Einsum" => product::einsum,
+
+        "BatchNormalization" => normalize::batch,
+        "InstanceNormalization" => normalize::instance,
+        "LayerNormalization" => normalize::layer,
+        "GroupNormalization" => normalize::group,
+        "RMSNormalization" => normalize::rms,
+        "MeanVarianceNormalization" => normalize::mean_variance,
+        "LpNormalization" => normalize::lp,
+        "LRN" => normalize::local_response,
+
+        "ReduceSum" => reduce!(Sum),
+        "ReduceMean" => reduce!(Mean),
+        "ReduceMax" => reduce!(Max),
+        "ReduceMin" => reduce!(Min),
+        "ReduceProd" => reduce!(Product),
+        "ReduceSumSquare" => reduce!(SumSquares),
+        "ReduceL1" => reduce!(SumAbs),
+        "ReduceL2" => reduce::l2,
+        "ReduceLogSum" => reduce::log_sum,
+        "ReduceLogSumExp" => reduce::log_sum_exp,
+        "ArgMax" => |call| reduce::arg(call, true),
+        "ArgMin" => |call| reduce::arg(call, false),
+        "Softmax" => |call| reduce::softmax(call, false),
+        "LogSoftmax" => |call| reduce::softmax(call, true),
+        "Hardmax" => reduce::hardmax,
+        "CumSum" => reduce::cum_sum,
+        "TopK" => reduce::top_k,
+
+        "Constant" => layout::constant,
+        "ConstantOfShape" => layout::constant_of_shape,
+        "Shape" => layout::shape,
+        "Size" => layout::size,
+        "Reshape" => layout::reshape,
+        "Flatten" => layout::flatten,
+        "Squeeze" => layout::squeeze,
+        "Unsqueeze" => layout::unsqueeze,
+        "Transpose" => layout::transpose,
+        "Expand" => layout::expand,
+        "Tile" => layout::tile,
+        "Concat" => layout::concat,
+        "Split" => layout::split,
+        "DepthToSpace" => layout::depth_to_space,
+        "SpaceToDepth" => layout::space_to_depth,
+
+        "Slice" => pick::slice,
+        "Pad" => pick::pad,
+        "Gather" => pick::gather,
+        "GatherElements" => pick::gather_elements,
+        "GatherND" => pick::gather_nd,
+        "ScatterElements" | "Scatter" => pick::scatter_elements,
+        "ScatterND" => pick::scatter_nd,
+        "Range" => pick::range,
+        "OneHot" => pick::one_hot,
+        "Trilu" => pick::trilu,
+        "EyeLike" => pick::eye_like,
+
+        "QuantizeLinear" => quantize::quantize,
+        "DequantizeLinear" => quantize::dequantize,
+        _ => return None,
+    };
+    Some(Handler::Plain(plain))
+}

@@ -1,0 +1,215 @@
+//! Convolutions and pooling. One-dimensional ones become two-dimensional with a height of 1.
+
+use crate::ir::{DType, Op, PoolKind, ReduceKind, ValueId, Window};
+use crate::shape::window_extent;
+
+use super::super::build::{Result, invalid, unsupported};
+use super::super::call::{Call, extent};
+
+/// The attributes that all windows share, and what `auto_pad` makes of them.
+struct Attributes {
+    window: Window,
+    one_dimensional: bool,
+    auto_pad: String,
+}
+
+/// Two numbers of an attribute with one per spatial dimension.
+fn pair(call: &Call<'_, '_>, name: &str, one_dimensional: bool, default: usize) -> Result<[usize; 2]> {
+    let values = call.ints(name).unwrap_or_default();
+    match (values, one_dimensional) {
+        ([], _) => Ok([default; 2]),
+        ([x], true) => Ok([default, extent(*x)?]),
+        ([y, x], false) => Ok([extent(*y)?, extent(*x)?]),
+        _ => invalid(format!("{name} = {values:?}")),
+    }
+}
+
+fn attributes(call: &Call<'_, '_>, input: &[usize], kernel: Option<&[usize]>) -> Result<Attributes> {
+    let one_dimensional = input.len() == 3;
+    if input.len() != 3 && input.len() != 4 {
+        return unsupported(format!("an input of {} dimensions; one and two spatial dimensions are supported", input.len()));
+    }
+    let kernel = match kernel {
+        Some([x]) if one_dimensional => [1, *x],
+        Some([y, x]) if !one_dimensional => [*y, *x],
+        Some(other) => return invalid(format!("a window of {other:?} for an input of {} dimensions", input.len())),
+        None => pair(call, "kernel_shape", one_dimensional, 1)?,
+    };
+    let pads = call.ints("pads").unwrap_or_default();
+    if pads.iter().any(|p| *p < 0) {
+        return unsupported("negative padding");
+    }
+    let pads = match (pads, one_dimensional) {
+        ([], _) => [0; 4],
+        ([before, after], true) => [0, extent(*before)?, 0, extent(*after)?],
+        ([top, left, bottom, right], false) => [extent(*top)?, extent(*left)?, extent(*bottom)?, extent(*right)?],
+        _ => return invalid(format!("pads = {pads:?}")),
+    };
+    let window = Window {
+        kernel,
+        strides: pair(call, "strides", one_dimensional, 1)?,
+        dilations: pair(call, "dilations", one_dimensional, 1)?,
+        pads,
+    };
+    if window.kernel.iter().chain(&window.strides).chain(&window.dilations).any(|n| *n == 0 || *n > 1 << 16) {
+        return invalid("a kernel, stride or dilation of 0 or above 65536");
+    }
+    Ok(Attributes { window, one_dimensional, auto_pad: call.text("auto_pad", "NOTSET") })
+}
+
+/// `[n, c, w]` as `[n, c, 1, w]`.
+fn lift(shape: &[usize]) -> Vec<usize> {
+    match shape {
+        [n, c, w] => vec![*n, *c, 1, *w],
+        _ => shape.to_vec(),
+    }
+}
+
+impl Attributes {
+    /// Padding of `SAME_UPPER` and `SAME_LOWER`: as many outputs as `⌈input ÷ stride⌉`.
+    fn pad_automatically(&mut self, input: &[usize]) -> Result<()> {
+        let lower = match self.auto_pad.as_str() {
+            "" | "NOTSET" => return Ok(()),
+            "VALID" => {
+                self.window.pads = [0; 4];
+                return Ok(());
+            }
+            "SAME_UPPER" => false,
+            "SAME_LOWER" => true,
+            other => return invalid(format!("auto_pad {other:?}")),
+        };
+        let w = &mut self.window;
+        for dim in 0..2 {
+            let outputs = input[dim + 2].div_ceil(w.strides[dim]);
+            let reach = (w.kernel[dim] - 1) * w.dilations[dim] + 1;
+            let needed = (outputs.saturating_sub(1) * w.strides[dim] + reach).saturating_sub(input[dim + 2]);
+            let (small, large) = (needed / 2, needed - needed / 2);
+            (w.pads[dim], w.pads[dim + 2]) = if lower { (large, small) } else { (small, large) };
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn conv(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
+    let (x, w) = (call.input(0)?, call.input(1)?);
+    let (shape, weights) = (call.shape(0)?, call.shape(1)?);
+    let mut attributes = attributes(call, &shape, Some(weights.get(2..).unwrap_or_default()))?;
+    attributes.pad_automatically(&lift(&shape))?;
+    let groups = extent(call.int("group", 1))?;
+    let x = call.b.reshape(x, lift(&shape))?;
+    let w = call.b.reshape(w, lift(&weights))?;
+    let mut inputs = vec![x, w];
+    inputs.extend(call.optional(2));
+    let y = call.b.one(Op::Conv { window: attributes.window, groups }, &inputs, None)?;
+    finish(call, y, attributes.one_dimensional)
+}
+
+/// Drops the height of 1 again.
+fn finish(call: &mut Call<'_, '_>, y: ValueId, one_dimensional: bool) -> Result<Vec<ValueId>> {
+    if !one_dimensional {
+        return Ok(vec![y]);
+    }
+    let mut shape = call.b.shape(y).to_vec();
+    shape.remove(2);
+    Ok(vec![call.b.reshape(y, shape)?])
+}
+
+pub(super) fn conv_transpose(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
+    let (x, w) = (call.input(0)?, call.input(1)?);
+    let (shape, weights) = (call.shape(0)?, call.shape(1)?);
+    let mut a = attributes(call, &shape, Some(weights.get(2..).unwrap_or_default()))?;
+    let groups = extent(call.int("group", 1))?;
+    let input = lift(&shape);
+    let extra = pair(call, "output_padding", a.one_dimensional, 0)?;
+    let wish = pair(call, "output_shape", a.one_dimensional, 0)?;
+    let mut out = vec![input[0], lift(&weights)[1].saturating_mul(groups), 1, 1];
+    for dim in 0..2 {
+        let window = &mut a.window;
+        let reach = (window.kernel[dim] - 1) * window.dilations[dim] + 1;
+        let full = input[dim + 2].saturating_sub(1) * window.strides[dim] + reach + extra[dim];
+        let target = match a.auto_pad.as_str() {
+            _ if wish[dim] != 0 => Some(wish[dim]),
+            "SAME_UPPER" | "SAME_LOWER" => Some(input[dim + 2] * window.strides[dim]),
+            _ => None,
+        };
+        if let Some(target) = target {
+            let total = full.saturating_sub(target);
+            // As the operator's definition has it: SAME_UPPER gives the larger half to the end, everything else to the start.
+            let (small, large) = (total / 2, total - total / 2);
+            (window.pads[dim], window.pads[dim + 2]) =
+                if a.auto_pad == "SAME_UPPER" { (small, large) } else { (large, small) };
+            out[dim + 2] = target;
+        } else {
+            let Some(rows) = full.checked_sub(window.pads[dim] + window.pads[dim + 2]).filter(|n| *n > 0) else {
+                return invalid("the padding is larger than the output");
+            };
+            out[dim + 2] = rows;
+        }
+    }
+    let x = call.b.reshape(x, input)?;
+    let w = call.b.reshape(w, lift(&weights))?;
+    let mut inputs = vec![x, w];
+    inputs.extend(call.optional(2));
+    let y = call.b.one(Op::ConvTranspose { window: a.window, groups }, &inputs, Some((DType::F32, out)))?;
+    finish(call, y, a.one_dimensional)
+}
+
+fn pool(call: &mut Call<'_, '_>, kind: PoolKind) -> Result<Vec<ValueId>> {
+    let x = call.input(0)?;
+    let shape = call.shape(0)?;
+    let mut a = attributes(call, &shape, None)?;
+    let input = lift(&shape);
+    a.pad_automatically(&input)?;
+    let ceil = call.flag("ceil_mode", false);
+    let mut out = input.clone();
+    for dim in 0..2 {
+        let Some(floor) = window_extent(input[dim + 2], &a.window, dim) else {
+            return invalid(format!("the window is larger than the input {shape:?}"));
+        };
+        out[dim + 2] = floor;
+        // With ceil mode one more window, unless it would start in the end padding.
+        let w = &a.window;
+        let next = floor * w.strides[dim];
+        let padded = input[dim + 2] + w.pads[dim] + w.pads[dim + 2];
+        let reach = (w.kernel[dim] - 1) * w.dilations[dim] + 1;
+        if ceil && (floor - 1) * w.strides[dim] + reach < padded && next < input[dim + 2] + w.pads[dim] {
+            out[dim + 2] += 1;
+        }
+    }
+    let dtype = call.b.dtype(x);
+    if dtype != DType::F32 {
+        // Bytes are exact in f32.
+        if !matches!(dtype, DType::U8 | DType::I8) {
+            return unsupported(format!("pooling of {dtype}"));
+        }
+        let x = call.b.cast(x, DType::F32)?;
+        let x = call.b.reshape(x, input)?;
+        let y = call.b.one(Op::Pool { kind, window: a.window }, &[x], Some((DType::F32, out)))?;
+        let y = call.b.cast(y, dtype)?;
+        return finish(call, y, a.one_dimensional);
+    }
+    let x = call.b.reshape(x, input)?;
+    let y = call.b.one(Op::Pool { kind, window: a.window }, &[x], Some((DType::F32, out)))?;
+    finish(call, y, a.one_dimensional)
+}
+
+pub(super) fn max_pool(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
+    if call.wants(1) {
+        return unsupported("the second output (indices)");
+    }
+    pool(call, PoolKind::Max)
+}
+
+pub(super) fn average_pool(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
+    let padded = call.flag("count_include_pad", false);
+    pool(call, if padded { PoolKind::MeanPadded } else { PoolKind::Mean })
+}
+
+pub(super) fn global_pool(call: &mut Call<'_, '_>, kind: ReduceKind) -> Result<Vec<ValueId>> {
+    let x = call.input(0)?;
+    let rank = call.b.rank(x);
+    if rank < 3 {
+        return invalid(format!("a tensor of {rank} dimensions"));
+    }
+    Ok(vec![call.b.one(Op::Reduce { kind, axes: (2..rank).collect() }, &[x], None)?])
+}
