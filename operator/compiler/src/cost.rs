@@ -59,6 +59,7 @@ pub fn cost(graph: &Graph) -> Cost {
             cost.bytes += node.inputs.iter().chain(&node.outputs).map(bytes).sum::<u64>();
         }
     }
-    cost.weights = graph.values.iter().filter(|v| v.constant.is_some()).map(|v| (v.len() * v.dtype.size()) as u64).sum();
+    cost.weights =
+        graph.values.iter().filter(|v| v.constant.is_some()).map(|v| (v.len() * v.dtype.size()) as u64).sum();
     cost
 }

@@ -6,18 +6,21 @@
 
 mod api;
 pub mod cost;
+mod drive;
 pub mod eval;
+mod golden;
 pub mod import;
 pub mod ir;
 pub mod lower;
 pub mod onnx;
-pub mod shape;
 #[cfg(feature = "worker")]
 mod prove;
+pub mod shape;
 #[cfg(feature = "worker")]
 mod worker;
 
 pub use api::*;
+pub use drive::{check, compile};
 #[cfg(feature = "worker")]
 pub use prove::{ProveRequest, Proved, prove};
 #[cfg(feature = "worker")]

@@ -105,7 +105,9 @@ fn rule(op: &Op, inputs: &[(DType, &[usize])], wanted: Option<&Typed>) -> Result
             let (other, b) = input(1)?;
             same(dtype, other)?;
             let logic = matches!(binary, BinaryOp::And | BinaryOp::Or | BinaryOp::Xor);
-            if logic != (dtype == DType::Bool) && *binary != BinaryOp::Equal || (*binary == BinaryOp::Mod && dtype == DType::F32) {
+            if logic != (dtype == DType::Bool) && *binary != BinaryOp::Equal
+                || (*binary == BinaryOp::Mod && dtype == DType::F32)
+            {
                 return Err(format!("{binary:?} is not supported for {dtype}"));
             }
             let dtype = match binary {
@@ -125,7 +127,8 @@ fn rule(op: &Op, inputs: &[(DType, &[usize])], wanted: Option<&Typed>) -> Result
         Op::Conv { window, groups } => {
             let (_, w) = conv_operands(inputs, *groups, window, false)?;
             let extent = |dim: usize| {
-                window_extent(shape[dim + 2], window, dim).ok_or_else(|| format!("the window is larger than the input {shape:?}"))
+                window_extent(shape[dim + 2], window, dim)
+                    .ok_or_else(|| format!("the window is larger than the input {shape:?}"))
             };
             one(dtype, vec![shape[0], w[0], extent(0)?, extent(1)?])
         }
@@ -143,7 +146,9 @@ fn rule(op: &Op, inputs: &[(DType, &[usize])], wanted: Option<&Typed>) -> Result
             if dtype != DType::F32 && dtype != DType::I32 {
                 return Err(format!("not supported for {dtype}"));
             }
-            let (Some((lead_a, [m, k])), Some((lead_b, [k2, n]))) = (shape.split_last_chunk::<2>(), b.split_last_chunk::<2>()) else {
+            let (Some((lead_a, [m, k])), Some((lead_b, [k2, n]))) =
+                (shape.split_last_chunk::<2>(), b.split_last_chunk::<2>())
+            else {
                 return Err("operands need two dimensions".to_owned());
             };
             if k != k2 {

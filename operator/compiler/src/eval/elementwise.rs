@@ -1,6 +1,6 @@
 //! Element by element.
 
-use crate::ir::{BinaryOp, Data, DType, Tensor, UnaryOp};
+use crate::ir::{BinaryOp, DType, Data, Tensor, UnaryOp};
 
 use super::moves::broadcast_offsets;
 use super::wrap;

@@ -12,7 +12,7 @@ mod window;
 
 use std::borrow::Cow;
 
-use crate::ir::{Data, DType, Graph, Op, Tensor};
+use crate::ir::{DType, Data, Graph, Op, Tensor};
 
 /// Why a graph was not evaluated.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -33,7 +33,9 @@ pub fn evaluate(graph: &Graph, inputs: &[Tensor]) -> Result<Vec<Tensor>, EvalErr
             value.dtype == t.dtype && value.shape == t.shape && t.len() == value.len()
         })
     };
-    if let Some(index) = (0..inputs.len().max(graph.inputs.len())).find(|i| !inputs.get(*i).is_some_and(|t| fits(*i, t))) {
+    if let Some(index) =
+        (0..inputs.len().max(graph.inputs.len())).find(|i| !inputs.get(*i).is_some_and(|t| fits(*i, t)))
+    {
         return Err(EvalError::Input { index });
     }
     // What is made is kept until its last reader ran.
@@ -79,9 +81,14 @@ pub fn operation(op: &Op, inputs: &[&Tensor], outputs: &[(DType, Vec<usize>)]) -
         Op::Conv { window, groups } => {
             one(Data::F32(window::conv(inputs[0], inputs[1], inputs.get(2).copied(), window, *groups, &shape)))
         }
-        Op::ConvTranspose { window, groups } => {
-            one(Data::F32(window::conv_transpose(inputs[0], inputs[1], inputs.get(2).copied(), window, *groups, &shape)))
-        }
+        Op::ConvTranspose { window, groups } => one(Data::F32(window::conv_transpose(
+            inputs[0],
+            inputs[1],
+            inputs.get(2).copied(),
+            window,
+            *groups,
+            &shape,
+        ))),
         Op::MatMul => one(window::matmul(inputs[0], inputs[1], &shape)),
         Op::Pool { kind, window } => one(Data::F32(window::pool(inputs[0], *kind, window, &shape))),
         Op::Reduce { kind, axes } => one(reduce::reduce(inputs[0], *kind, axes)),
@@ -108,7 +115,9 @@ pub fn operation(op: &Op, inputs: &[&Tensor], outputs: &[(DType, Vec<usize>)]) -
             one(moves::scatter_elements(inputs[0], inputs[1], inputs[2], *axis, *combine))
         }
         Op::ScatterNd { combine } => one(moves::scatter_nd(inputs[0], inputs[1], inputs[2], *combine)),
-        Op::Resample { axis, taps, indices, weights } => one(moves::resample(inputs[0], *axis, *taps, indices, weights)),
+        Op::Resample { axis, taps, indices, weights } => {
+            one(moves::resample(inputs[0], *axis, *taps, indices, weights))
+        }
     }
 }
 

@@ -49,7 +49,8 @@ impl Iterator for Walk {
 pub(super) fn broadcast_offsets(from: &[usize], to: &[usize]) -> Walk {
     let missing = to.len() - from.len();
     let own = strides(from);
-    let steps = (0..to.len()).map(|d| if d < missing || from[d - missing] == 1 { 0 } else { own[d - missing] }).collect();
+    let steps =
+        (0..to.len()).map(|d| if d < missing || from[d - missing] == 1 { 0 } else { own[d - missing] }).collect();
     Walk::new(to, steps, 0)
 }
 
@@ -245,8 +246,10 @@ pub(super) fn resample(x: &Tensor, axis: usize, taps: usize, indices: &[u32], we
             Data::F32(walk.map(|(o, y, i)| v[place(o, y, i)]).collect())
         }
         Data::F32(v) => Data::F32(
-            walk.map(|(o, y, i)| (0..taps).fold(0.0, |sum, t| sum + weights[y * taps + t] * v[place(o, y * taps + t, i)]))
-                .collect(),
+            walk.map(|(o, y, i)| {
+                (0..taps).fold(0.0, |sum, t| sum + weights[y * taps + t] * v[place(o, y * taps + t, i)])
+            })
+            .collect(),
         ),
         Data::Int(v) => Data::Int(walk.map(|(o, y, i)| v[place(o, y, i)]).collect()),
     }

@@ -104,7 +104,8 @@ pub(super) fn arg(x: &Tensor, largest: bool, axis: usize, last: bool) -> Vec<i64
     for o in 0..outer {
         for i in 0..inner {
             let place = |l: usize| (o * len + l) * inner + i;
-            let best = (1..len).fold(0, |best, l| if beats(compare(place(best), place(l)), largest, last) { l } else { best });
+            let best =
+                (1..len).fold(0, |best, l| if beats(compare(place(best), place(l)), largest, last) { l } else { best });
             out.push(best as i64);
         }
     }

@@ -6,12 +6,7 @@ use super::elementwise::max;
 use super::moves::broadcast_offsets;
 
 /// Positions of a window in one dimension that lie inside `0..extent`: `(place of the output, place of the input)`.
-fn inside(
-    outputs: usize,
-    extent: usize,
-    stride: usize,
-    offset: isize,
-) -> impl Iterator<Item = (usize, usize)> + Clone {
+fn inside(outputs: usize, extent: usize, stride: usize, offset: isize) -> impl Iterator<Item = (usize, usize)> + Clone {
     (0..outputs).filter_map(move |o| {
         let i = usize::try_from((o * stride) as isize + offset).ok()?;
         (i < extent).then_some((o, i))
@@ -24,8 +19,17 @@ const fn offset(window: &Window, dim: usize, k: usize) -> isize {
 }
 
 /// Every sum runs over `c, kh, kw`, then the bias: the planes are walked in that order, all output pixels for one weight.
-pub(super) fn conv(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, window: &Window, groups: usize, out: &[usize]) -> Vec<f32> {
-    let (&[n, channels, ih, iw], &[_, planes, oh, ow]) = (&x.shape[..], out) else { unreachable!("the shape rule wants 4") };
+pub(super) fn conv(
+    x: &Tensor,
+    w: &Tensor,
+    bias: Option<&Tensor>,
+    window: &Window,
+    groups: usize,
+    out: &[usize],
+) -> Vec<f32> {
+    let (&[n, channels, ih, iw], &[_, planes, oh, ow]) = (&x.shape[..], out) else {
+        unreachable!("the shape rule wants 4")
+    };
     let (ic, oc) = (channels / groups, planes / groups);
     let (data, weights) = (x.floats(), w.floats());
     let [kh, kw] = window.kernel;
@@ -64,7 +68,9 @@ pub(super) fn conv_transpose(
     groups: usize,
     out: &[usize],
 ) -> Vec<f32> {
-    let (&[n, channels, ih, iw], &[_, planes, oh, ow]) = (&x.shape[..], out) else { unreachable!("the shape rule wants 4") };
+    let (&[n, channels, ih, iw], &[_, planes, oh, ow]) = (&x.shape[..], out) else {
+        unreachable!("the shape rule wants 4")
+    };
     let (ic, oc) = (channels / groups, planes / groups);
     let (data, weights) = (x.floats(), w.floats());
     let [kh, kw] = window.kernel;

@@ -79,7 +79,8 @@ impl Builder {
 
     /// A scalar of this type.
     pub(crate) fn scalar(&mut self, dtype: DType, x: f64) -> ValueId {
-        let data = if dtype == DType::F32 { Data::F32(vec![x as f32]) } else { Data::Int(vec![eval::wrap(dtype, x as i64)]) };
+        let data =
+            if dtype == DType::F32 { Data::F32(vec![x as f32]) } else { Data::Int(vec![eval::wrap(dtype, x as i64)]) };
         self.constant(Tensor { dtype, shape: Vec::new(), data })
     }
 

@@ -56,23 +56,23 @@ fn nodes<'m>(
 
 /// What would do instead of an operator that is not known.
 pub(super) fn nearest(domain: &str, operator: &str) -> Option<String> {
-    let advice = match operator {
-        "Loop" | "Scan" => "unroll it when exporting (fixed sequence length)",
-        "LSTM" | "GRU" | "RNN" => "export a convolutional or attention model, or unroll it into MatMul, Sigmoid and Tanh",
-        "NonMaxSuppression" | "NonZero" | "Unique" | "Compress" => {
-            "its output has no fixed size; export without post-processing and do that in the application"
-        }
-        "RandomNormal" | "RandomUniform" | "RandomNormalLike" | "RandomUniformLike" | "Multinomial" | "Bernoulli" => {
-            "answers must be reproducible; make the random numbers an input"
-        }
-        "ImageDecoder" | "StringNormalizer" | "TfIdfVectorizer" | "StringSplit" | "StringConcat" | "RegexFullMatch" => {
-            "do it before the request"
-        }
-        "SequenceConstruct" | "SequenceAt" | "SequenceEmpty" | "SequenceInsert" | "ConcatFromSequence" | "SplitToSequence" => {
-            "sequences have no fixed size; export with fixed shapes"
-        }
-        _ if !domain.is_empty() => "it is not one of ONNX's own operators; export without runtime-specific fusion",
-        _ => return None,
-    };
+    let advice =
+        match operator {
+            "Loop" | "Scan" => "unroll it when exporting (fixed sequence length)",
+            "LSTM" | "GRU" | "RNN" => {
+                "export a convolutional or attention model, or unroll it into MatMul, Sigmoid and Tanh"
+            }
+            "NonMaxSuppression" | "NonZero" | "Unique" | "Compress" => {
+                "its output has no fixed size; export without post-processing and do that in the application"
+            }
+            "RandomNormal" | "RandomUniform" | "RandomNormalLike" | "RandomUniformLike" | "Multinomial"
+            | "Bernoulli" => "answers must be reproducible; make the random numbers an input",
+            "ImageDecoder" | "StringNormalizer" | "TfIdfVectorizer" | "StringSplit" | "StringConcat"
+            | "RegexFullMatch" => "do it before the request",
+            "SequenceConstruct" | "SequenceAt" | "SequenceEmpty" | "SequenceInsert" | "ConcatFromSequence"
+            | "SplitToSequence" => "sequences have no fixed size; export with fixed shapes",
+            _ if !domain.is_empty() => "it is not one of ONNX's own operators; export without runtime-specific fusion",
+            _ => return None,
+        };
     Some(advice.to_owned())
 }

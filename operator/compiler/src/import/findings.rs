@@ -82,17 +82,22 @@ impl Findings {
             let names: BTreeSet<&str> = self.unsupported.iter().map(|u| u.operator.as_str()).collect();
             let names: Vec<&str> = names.into_iter().collect();
             let _ = writeln!(out, "The model uses operators that are not supported: {}.", names.join(", "));
-            list(&mut out, self.unsupported.iter().map(|u| match &u.nearest {
-                Some(nearest) => format!("{} at node {:?}: {nearest}", u.operator, u.node),
-                None => format!("{} at node {:?}", u.operator, u.node),
-            }));
+            list(
+                &mut out,
+                self.unsupported.iter().map(|u| match &u.nearest {
+                    Some(nearest) => format!("{} at node {:?}: {nearest}", u.operator, u.node),
+                    None => format!("{} at node {:?}", u.operator, u.node),
+                }),
+            );
         }
         if !self.types.is_empty() {
             out.push_str("The model has tensors of types that are not supported:\n");
             list(&mut out, self.types.iter().cloned());
         }
         if !self.open.is_empty() {
-            out.push_str("The model leaves dimensions open; say them in the ModelDeployment's spec:\n  model:\n    inputs:\n");
+            out.push_str(
+                "The model leaves dimensions open; say them in the ModelDeployment's spec:\n  model:\n    inputs:\n",
+            );
             for input in &self.open {
                 let (shape, said) = match &input.dims {
                     Some(dims) => {
@@ -110,7 +115,11 @@ impl Findings {
                     }
                     None => ("?".to_owned(), dimensions(None)),
                 };
-                let _ = writeln!(out, "    - {{name: {}, shape: [{shape}]}}  # the model says {said}; write numbers", input.name);
+                let _ = writeln!(
+                    out,
+                    "    - {{name: {}, shape: [{shape}]}}  # the model says {said}; write numbers",
+                    input.name
+                );
             }
         }
         for (what, lines) in

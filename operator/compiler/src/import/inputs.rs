@@ -95,7 +95,9 @@ impl<'m> Walk<'m> {
             };
             if !info.shape.as_deref().is_none_or(fits) {
                 let model = super::findings::dimensions(info.shape.as_deref());
-                self.findings.inputs.push(format!("input {quoted} is given the shape {wish:?}, the model says {model}"));
+                self.findings
+                    .inputs
+                    .push(format!("input {quoted} is given the shape {wish:?}, the model says {model}"));
                 return None;
             }
             let shape = wish.iter().map(|d| usize::try_from(*d).ok()).collect::<Option<Vec<_>>>();
@@ -145,7 +147,13 @@ impl<'m> Walk<'m> {
     }
 
     /// An input that the user fixed.
-    fn fixed(&mut self, info: &ValueInfo, dtype: DType, shape: Vec<usize>, value: &[f64]) -> Option<crate::ir::ValueId> {
+    fn fixed(
+        &mut self,
+        info: &ValueInfo,
+        dtype: DType,
+        shape: Vec<usize>,
+        value: &[f64],
+    ) -> Option<crate::ir::ValueId> {
         let count = shape.iter().product::<usize>();
         if value.len() != count && value.len() != 1 {
             self.findings.inputs.push(format!(

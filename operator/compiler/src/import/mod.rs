@@ -51,19 +51,10 @@ pub fn import(bytes: &[u8], overrides: &[InputOverride], deny: &[String]) -> Res
             return Err(Box::new(findings));
         }
     };
-    let functions: Functions<'_> =
-        model.functions.iter().map(|f| ((f.domain.as_str(), f.name.as_str()), f)).collect();
+    let functions: Functions<'_> = model.functions.iter().map(|f| ((f.domain.as_str(), f.name.as_str()), f)).collect();
     let opset = model.opsets.iter().find(|(domain, _)| domain.is_empty()).map_or(1, |(_, version)| *version);
     let census = census::take(&model, &functions, deny, &mut findings);
-    let mut walk = Walk {
-        b: Builder::default(),
-        functions,
-        opset,
-        deny,
-        findings,
-        notes: Vec::new(),
-        walked: 0,
-    };
+    let mut walk = Walk { b: Builder::default(), functions, opset, deny, findings, notes: Vec::new(), walked: 0 };
     let mut scopes = vec![Scope::default()];
     if let Some(scope) = scopes.first_mut() {
         walk.initializers(&model.graph, scope);
@@ -153,7 +144,9 @@ impl<'m> Walk<'m> {
                 Some(Some(id)) => inputs.push(Some(id)),
                 Some(None) => all_known = false,
                 None => {
-                    self.findings.invalid.push(format!("node {:?} reads {name:?}, which nothing before it makes", node.label()));
+                    self.findings
+                        .invalid
+                        .push(format!("node {:?} reads {name:?}, which nothing before it makes", node.label()));
                     all_known = false;
                 }
             }

@@ -22,11 +22,35 @@ pub(crate) const fn dtype(data_type: i32) -> Option<DType> {
 /// ONNX's name of a `TensorProto.DataType`.
 pub(crate) fn type_name(data_type: i32) -> String {
     let names = [
-        "not a tensor", "float", "uint8", "int8", "uint16", "int16", "int32", "int64", "string", "bool", "float16", "double",
-        "uint32", "uint64", "complex64", "complex128", "bfloat16", "float8e4m3fn", "float8e4m3fnuz", "float8e5m2",
-        "float8e5m2fnuz", "uint4", "int4", "float4e2m1",
+        "not a tensor",
+        "float",
+        "uint8",
+        "int8",
+        "uint16",
+        "int16",
+        "int32",
+        "int64",
+        "string",
+        "bool",
+        "float16",
+        "double",
+        "uint32",
+        "uint64",
+        "complex64",
+        "complex128",
+        "bfloat16",
+        "float8e4m3fn",
+        "float8e4m3fnuz",
+        "float8e5m2",
+        "float8e5m2fnuz",
+        "uint4",
+        "int4",
+        "float4e2m1",
     ];
-    usize::try_from(data_type).ok().and_then(|i| names.get(i)).map_or_else(|| format!("type {data_type}"), |n| (*n).to_owned())
+    usize::try_from(data_type)
+        .ok()
+        .and_then(|i| names.get(i))
+        .map_or_else(|| format!("type {data_type}"), |n| (*n).to_owned())
 }
 
 /// IEEE 754 half precision.

@@ -61,7 +61,9 @@ pub(super) fn reshape(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
     let mut open = None;
     for (i, d) in wish.iter().enumerate() {
         shape.push(match d {
-            0 if !keep_zero => *from.get(i).ok_or_else(|| format!("shape {wish:?} copies a dimension that is not there"))?,
+            0 if !keep_zero => {
+                *from.get(i).ok_or_else(|| format!("shape {wish:?} copies a dimension that is not there"))?
+            }
             -1 if open.is_none() => {
                 open = Some(i);
                 1

@@ -10,7 +10,8 @@ pub(super) fn batch(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
     if call.flag("training_mode", false) || call.opset < 7 && !call.flag("is_test", false) {
         return unsupported("training mode; export with model.eval()");
     }
-    let [x, scale, bias, mean, variance] = [call.input(0)?, call.input(1)?, call.input(2)?, call.input(3)?, call.input(4)?];
+    let [x, scale, bias, mean, variance] =
+        [call.input(0)?, call.input(1)?, call.input(2)?, call.input(3)?, call.input(4)?];
     let epsilon = call.float("epsilon", 1e-5);
     let rank = call.b.rank(x);
     if rank < 2 {

@@ -182,7 +182,8 @@ fn mask(call: &mut Call<'_, '_>, rows: usize, cols: usize, f: impl Fn(i64, i64) 
     if crate::shape::elements(&[rows, cols])? > 1 << 24 {
         return unsupported(format!("a matrix of {rows} × {cols}"));
     }
-    let elements = (0..rows as i64).flat_map(|r| (0..cols as i64).map(move |c| (r, c))).map(|(r, c)| i64::from(f(r, c)));
+    let elements =
+        (0..rows as i64).flat_map(|r| (0..cols as i64).map(move |c| (r, c))).map(|(r, c)| i64::from(f(r, c)));
     let data = elements.collect();
     Ok(call.b.constant(Tensor::int(DType::Bool, vec![rows, cols], data)))
 }

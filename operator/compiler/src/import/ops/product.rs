@@ -72,7 +72,8 @@ pub(super) fn einsum(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
     let (left, right) = equation.split_once("->").map_or((equation.as_str(), None), |(l, r)| (l, Some(r)));
     let terms: Vec<Vec<char>> = left.split(',').map(|t| t.chars().collect()).collect();
     let repeats = |t: &[char]| t.iter().enumerate().any(|(i, c)| t[..i].contains(c));
-    if equation.contains('.') || terms.len() > 2 || terms.iter().any(|t| repeats(t)) || terms.len() != call.inputs.len() {
+    if equation.contains('.') || terms.len() > 2 || terms.iter().any(|t| repeats(t)) || terms.len() != call.inputs.len()
+    {
         return unsupported(format!("the equation {equation:?}"));
     }
     let output: Vec<char> = match right {
@@ -93,9 +94,15 @@ pub(super) fn einsum(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
         if call.b.rank(x) != term.len() {
             return invalid(format!("operand {i} has {} dimensions in {equation:?}", call.b.rank(x)));
         }
-        operands.push(sum_out(call.b, x, term, |c| output.contains(c) || terms.iter().filter(|t| t.contains(c)).count() > 1)?);
+        operands.push(sum_out(call.b, x, term, |c| {
+            output.contains(c) || terms.iter().filter(|t| t.contains(c)).count() > 1
+        })?);
     }
-    let (x, labels) = if let [(a, la), (b, lb)] = &operands[..] { contract(call.b, (*a, la), (*b, lb), &output)? } else { operands.remove(0) };
+    let (x, labels) = if let [(a, la), (b, lb)] = &operands[..] {
+        contract(call.b, (*a, la), (*b, lb), &output)?
+    } else {
+        operands.remove(0)
+    };
     let perm = output.iter().map(|c| labels.iter().position(|l| l == c)).collect::<Option<Vec<_>>>();
     let Some(perm) = perm else { return invalid(format!("the equation {equation:?}")) };
     Ok(vec![call.b.transpose(x, perm)?])

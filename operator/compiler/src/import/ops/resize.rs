@@ -73,12 +73,22 @@ fn taps(mode: &Mode, x: f64) -> Result<Vec<(i64, f64)>> {
             vec![(place as i64, 1.0)]
         }
         "linear" => vec![(floor as i64, 1.0 - (x - floor)), (floor as i64 + 1, x - floor)],
-        "cubic" => cubic(x - floor, mode.cubic).iter().enumerate().map(|(i, w)| (floor as i64 - 1 + i as i64, *w)).collect(),
+        "cubic" => {
+            cubic(x - floor, mode.cubic).iter().enumerate().map(|(i, w)| (floor as i64 - 1 + i as i64, *w)).collect()
+        }
         other => return unsupported(format!("mode {other:?}")),
     })
 }
 
-fn along(call: &mut Call<'_, '_>, x: ValueId, axis: usize, output: usize, scale: f64, region: (f64, f64), mode: &Mode) -> Result<ValueId> {
+fn along(
+    call: &mut Call<'_, '_>,
+    x: ValueId,
+    axis: usize,
+    output: usize,
+    scale: f64,
+    region: (f64, f64),
+    mode: &Mode,
+) -> Result<ValueId> {
     let input = call.b.shape(x)[axis];
     if input == 0 || output == 0 || output > 1 << 20 {
         return invalid(format!("an axis of {input} resized to {output}"));
@@ -107,7 +117,8 @@ fn along(call: &mut Call<'_, '_>, x: ValueId, axis: usize, output: usize, scale:
 
 pub(super) fn resize(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
     // Operator set 10 has (X, scales); 11 and later (X, roi, scales, sizes).
-    let (scales, sizes) = if call.opset < 11 { (call.known_floats(1)?, None) } else { (call.known_floats(2)?, call.known_ints(3)?) };
+    let (scales, sizes) =
+        if call.opset < 11 { (call.known_floats(1)?, None) } else { (call.known_floats(2)?, call.known_ints(3)?) };
     let default = if call.opset < 11 { "asymmetric" } else { "half_pixel" };
     let rounding = if call.opset < 11 { "floor" } else { "round_prefer_floor" };
     if call.flag("antialias", false) {
@@ -140,7 +151,12 @@ pub(super) fn upsample(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
     run(call, scales, None, &mode)
 }
 
-fn run(call: &mut Call<'_, '_>, scales: Option<Vec<f32>>, sizes: Option<Vec<i64>>, mode: &Mode) -> Result<Vec<ValueId>> {
+fn run(
+    call: &mut Call<'_, '_>,
+    scales: Option<Vec<f32>>,
+    sizes: Option<Vec<i64>>,
+    mode: &Mode,
+) -> Result<Vec<ValueId>> {
     let mut x = call.input(0)?;
     let shape = call.b.shape(x).to_vec();
     let axes = match call.ints("axes") {
@@ -151,7 +167,8 @@ fn run(call: &mut Call<'_, '_>, scales: Option<Vec<f32>>, sizes: Option<Vec<i64>
     if given != axes.len() {
         return invalid(format!("{given} scales or sizes for {} dimensions", axes.len()));
     }
-    let region = if mode.coordinates == "tf_crop_and_resize" { call.known_floats(1)?.unwrap_or_default() } else { Vec::new() };
+    let region =
+        if mode.coordinates == "tf_crop_and_resize" { call.known_floats(1)?.unwrap_or_default() } else { Vec::new() };
     // One scale for all axes where the aspect ratio is kept.
     let ratios = |sizes: &[i64]| axes.iter().zip(sizes).map(|(a, s)| *s as f64 / shape[*a] as f64).collect::<Vec<_>>();
     let policy = call.text("keep_aspect_ratio_policy", "stretch");

@@ -27,7 +27,10 @@ fn pair(call: &Call<'_, '_>, name: &str, one_dimensional: bool, default: usize) 
 fn attributes(call: &Call<'_, '_>, input: &[usize], kernel: Option<&[usize]>) -> Result<Attributes> {
     let one_dimensional = input.len() == 3;
     if input.len() != 3 && input.len() != 4 {
-        return unsupported(format!("an input of {} dimensions; one and two spatial dimensions are supported", input.len()));
+        return unsupported(format!(
+            "an input of {} dimensions; one and two spatial dimensions are supported",
+            input.len()
+        ));
     }
     let kernel = match kernel {
         Some([x]) if one_dimensional => [1, *x],

@@ -1,0 +1,192 @@
+//! Golden vectors of a bundle: the user's, judged by the reference evaluator; or inputs seeded by the model's digest, with the
+//! outputs that the evaluator gives.
+
+use ballast_bundle::{Contract, DataType, Digest, Golden, GoldenMatch, Tally, TensorSpec, golden};
+
+use crate::eval::evaluate;
+use crate::ir::{DType, Data, Graph, Tensor};
+
+/// Most work that making one golden file may be, in floating-point operations: minutes of the scalar evaluator.
+const MAX_WORK: u64 = 300_000_000_000;
+/// Vectors that are made for a small model.
+const MADE: u64 = 8;
+/// Work that is spent on vectors of our own, unless one alone is more.
+const MADE_WORK: u64 = 4_000_000_000;
+
+/// Why there are no golden vectors.
+pub(crate) enum Refusal {
+    /// The file cannot be used.
+    Invalid(String),
+    /// The model does not do what it asks.
+    Mismatch(String),
+}
+
+/// The bundle's golden file, for a model of `flop` operations.
+pub(crate) fn golden(
+    graph: &Graph,
+    contract: &Contract,
+    user: Option<&[u8]>,
+    model: &[u8],
+    flop: u64,
+) -> Result<Vec<u8>, Refusal> {
+    match user {
+        Some(bytes) => judged(graph, contract, bytes, flop),
+        None => made(graph, contract, Digest::of(model), flop),
+    }
+}
+
+fn run(graph: &Graph, inputs: &[Tensor]) -> Result<Vec<Tensor>, Refusal> {
+    evaluate(graph, inputs).map_err(|e| Refusal::Invalid(format!("The golden vectors do not fit the model: {e}.")))
+}
+
+fn all_finite(outputs: &[Tensor]) -> bool {
+    outputs.iter().all(|t| t.floats().iter().all(|x| x.is_finite()))
+}
+
+fn judged(graph: &Graph, contract: &Contract, bytes: &[u8], flop: u64) -> Result<Vec<u8>, Refusal> {
+    let invalid = |e: String| Refusal::Invalid(format!("The golden vectors cannot be used: {e}."));
+    let golden = Golden::parse(bytes, &contract.inputs, &contract.outputs).map_err(|e| invalid(e.to_string()))?;
+    let vectors = golden.len() as u64;
+    if flop.saturating_mul(vectors) > MAX_WORK && vectors > 1 {
+        let most = (MAX_WORK / flop.max(1)).max(1);
+        return Err(invalid(format!("{vectors} are too many for a model of this size, give at most {most}")));
+    }
+    let mut stacked: Vec<Vec<u8>> = vec![Vec::new(); contract.outputs.len()];
+    let mut tally = Tally::default();
+    let mut not_finite = None;
+    for vector in 0..golden.len() {
+        let mut inputs = Vec::with_capacity(graph.inputs.len());
+        for (id, spec) in graph.inputs.iter().zip(&contract.inputs) {
+            let value = graph.value(*id);
+            let tensor = golden
+                .input(vector, &spec.name)
+                .and_then(|bytes| Tensor::from_bytes(value.dtype, value.shape.clone(), bytes))
+                .ok_or_else(|| invalid(format!("vector {vector} has no input {:?}", spec.name)))?;
+            inputs.push(tensor);
+        }
+        let outputs = run(graph, &inputs)?;
+        if contract.verification.finite_outputs && !all_finite(&outputs) {
+            not_finite.get_or_insert(vector);
+        }
+        let bytes: Vec<Vec<u8>> = outputs.iter().map(Tensor::to_bytes).collect();
+        let pairs: Vec<(&TensorSpec, &[u8])> =
+            contract.outputs.iter().zip(&bytes).map(|(spec, b)| (spec, b.as_slice())).collect();
+        tally.add(golden.check(vector, &pairs, contract));
+        for (i, (spec, value)) in contract.outputs.iter().zip(&bytes).enumerate() {
+            // Values of the user's are what gateways check, unless labels decide.
+            let theirs = if contract.verification.golden_match == GoldenMatch::Values {
+                golden.output(vector, &spec.name)
+            } else {
+                None
+            };
+            if let Some(place) = stacked.get_mut(i) {
+                place.extend_from_slice(theirs.unwrap_or(value));
+            }
+        }
+    }
+    // With labels to decide, values in the file are only advice; see above.
+    tally
+        .judge(contract)
+        .map_err(|e| Refusal::Mismatch(format!("The model does not do what the golden vectors ask: {e}.")))?;
+    if let Some(vector) = not_finite {
+        return Err(Refusal::Mismatch(format!(
+            "The model answers golden vector {vector} with a number that is not finite; verification.finiteOutputs forbids it."
+        )));
+    }
+    Ok(golden.with_outputs(&contract.inputs, &contract.outputs, &stacked))
+}
+
+fn made(graph: &Graph, contract: &Contract, seed: Digest, flop: u64) -> Result<Vec<u8>, Refusal> {
+    let bytes = |specs: &[TensorSpec]| specs.iter().filter_map(TensorSpec::bytes).sum::<u64>();
+    let each = (bytes(&contract.inputs) + bytes(&contract.outputs)).max(1);
+    // The header takes less than 64 KiB of the limit with 64 inputs and outputs.
+    let fit = (golden::MAX_GOLDEN_BYTES as u64 - (1 << 16)) / each;
+    if fit == 0 {
+        return Err(Refusal::Invalid(format!(
+            "Inputs and outputs of one inference are {each} bytes; golden vectors hold at most {}.",
+            golden::MAX_GOLDEN_BYTES
+        )));
+    }
+    let wanted = MADE.min(fit).min(MADE_WORK / flop.max(1)).max(1);
+    let mut random = Random::new(&seed);
+    let mut inputs: Vec<Vec<u8>> = vec![Vec::new(); contract.inputs.len()];
+    let mut outputs: Vec<Vec<u8>> = vec![Vec::new(); contract.outputs.len()];
+    let mut count = 0;
+    // Some models are not finite on some inputs; what gateways check must be.
+    for attempt in 0..2 * wanted {
+        if count == wanted {
+            break;
+        }
+        let tensors: Vec<Tensor> = graph
+            .inputs
+            .iter()
+            .map(|id| random.tensor(graph.value(*id).dtype, &graph.value(*id).shape, attempt))
+            .collect();
+        let results = run(graph, &tensors)?;
+        if !all_finite(&results) {
+            continue;
+        }
+        count += 1;
+        inputs.iter_mut().zip(&tensors).for_each(|(place, t)| place.extend(t.to_bytes()));
+        outputs.iter_mut().zip(&results).for_each(|(place, t)| place.extend(t.to_bytes()));
+    }
+    if count == 0 {
+        return Err(Refusal::Mismatch(
+            "The model answers random inputs with numbers that are not finite; give golden vectors of your own \
+             (verification.golden)."
+                .to_owned(),
+        ));
+    }
+    let stack = |kind: &str, specs: &[TensorSpec]| -> Vec<(String, DataType, Vec<u64>)> {
+        let shape = |s: &TensorSpec| [&[count], s.shape.as_slice()].concat();
+        specs.iter().map(|s| (format!("{kind}/{}", s.name), s.datatype, shape(s))).collect()
+    };
+    let named = stack("inputs", &contract.inputs).into_iter().chain(stack("outputs", &contract.outputs));
+    let tensors: Vec<(String, DataType, Vec<u64>, &[u8])> =
+        named.zip(inputs.iter().chain(&outputs)).map(|((n, d, s), bytes)| (n, d, s, bytes.as_slice())).collect();
+    Ok(golden::write(&tensors))
+}
+
+/// splitmix64 (Steele, Lea, Flood 2014), seeded by a digest.
+struct Random(u64);
+
+impl Random {
+    fn new(seed: &Digest) -> Self {
+        Self(seed.as_bytes().first_chunk::<8>().map_or(0, |b| u64::from_le_bytes(*b)))
+    }
+
+    const fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// In 0..1, 24 bits, exact.
+    fn unit(&mut self) -> f32 {
+        (self.next() >> 40) as f32 / 16_777_216.0
+    }
+
+    /// By turns like images (0..1), like centred features (−2..2), and like bytes (0..256).
+    fn tensor(&mut self, dtype: DType, shape: &[usize], kind: u64) -> Tensor {
+        let count = 0..shape.iter().product::<usize>();
+        let data = match dtype {
+            DType::F32 => Data::F32(
+                count
+                    .map(|_| match kind % 3 {
+                        0 => self.unit(),
+                        1 => self.unit() * 4.0 - 2.0,
+                        _ => (self.unit() * 256.0).floor(),
+                    })
+                    .collect(),
+            ),
+            DType::Bool => Data::Int(count.map(|_| (self.next() & 1) as i64).collect()),
+            DType::I8 => Data::Int(count.map(|_| (self.next() & 127) as i64).collect()),
+            DType::U8 | DType::U16 | DType::I16 | DType::U32 | DType::I32 | DType::I64 => {
+                Data::Int(count.map(|_| (self.next() & 255) as i64).collect())
+            }
+        };
+        Tensor { dtype, shape: shape.to_vec(), data }
+    }
+}
