@@ -118,7 +118,11 @@ pub struct TargetChoice {
     pub runtime: Option<RuntimeOverride>,
 }
 
-const MIN_MEMORY: &str = "the smallest guest needs more: write at least 1Mi, like 256Mi";
+/// The smallest guest needs a few of the 64 KiB pages of its memory and some weights.
+const MIN_MEMORY: (&str, &str) = (
+    "!self.matches('^[0-9]{1,6}$') && !self.matches('^[0-9]{1,3}Ki$') && !self.matches('^0')",
+    "that is less than any model needs: write at least 1Mi, like 256Mi",
+);
 
 /// Limits of one target. Absent fields are `spec.runtime`'s.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
@@ -126,7 +130,7 @@ const MIN_MEMORY: &str = "the smallest guest needs more: write at least 1Mi, lik
 pub struct RuntimeOverride {
     /// The guest's whole memory, for one instance.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("x-kubernetes-validations" = rules(&[("self.endsWith('Mi') || self.endsWith('Gi') || self.endsWith('Ti') || self.matches('^[0-9]{7,}$') || self.matches('^[0-9]{4,}Ki$')", MIN_MEMORY)])))]
+    #[schemars(extend("x-kubernetes-validations" = rules(&[ByteQuantity::RULE, MIN_MEMORY])))]
     pub memory_limit: Option<ByteQuantity>,
     /// From dequeue to answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -147,7 +151,7 @@ pub struct RuntimeOverride {
 pub struct Runtime {
     /// The guest's whole memory, for one instance.
     #[serde(default = "Runtime::default_memory_limit")]
-    #[schemars(extend("x-kubernetes-validations" = rules(&[("self.endsWith('Mi') || self.endsWith('Gi') || self.endsWith('Ti') || self.matches('^[0-9]{7,}$') || self.matches('^[0-9]{4,}Ki$')", MIN_MEMORY)])))]
+    #[schemars(extend("x-kubernetes-validations" = rules(&[ByteQuantity::RULE, MIN_MEMORY])))]
     pub memory_limit: ByteQuantity,
     /// From dequeue to answer; absent: made from the predicted time.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -6,6 +6,8 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::schema::rules;
+
 /// Why a text is not a quantity.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{value:?} is not {kind}; write {expected}")]
@@ -20,7 +22,8 @@ macro_rules! quantity {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
         #[serde(transparent)]
-        pub struct $t(#[schemars(length(max = $max), regex(pattern = $pattern))] pub String);
+        #[schemars(extend("x-kubernetes-validations" = rules(&[$t::RULE])))]
+        pub struct $t(#[schemars(length(max = $max))] pub String);
 
         impl $t {
             fn error(&self) -> QuantityError {
@@ -29,6 +32,9 @@ macro_rules! quantity {
 
             /// What may be written, for people.
             pub const EXPECTED: &'static str = $expected;
+
+            /// The schema's rule: what the API server and directory mode both hold the text to.
+            pub const RULE: (&'static str, &'static str) = (concat!("self.matches('", $pattern, "')"), concat!("write ", $expected));
         }
 
         impl From<&str> for $t {
@@ -55,11 +61,11 @@ quantity!(
 );
 quantity!(
     /// A share: `95%`, `99.5%`; one decimal place at most.
-    Share, "^(100|[0-9]{1,2}(\\.[0-9])?)%$", 5, "a share", "0% to 100%, with one decimal place at most, like 95%"
+    Share, "^(100|[0-9]{1,2}([.][0-9])?)%$", 5, "a share", "0% to 100%, with one decimal place at most, like 95%"
 );
 quantity!(
     /// A number that is not negative, as text, because the API has no floats: `1e-4`, `0.001`.
-    Decimal, "^[0-9]{1,9}(\\.[0-9]{1,12})?(e-?[0-9]{1,2})?$", 30, "a number", "a number like 0.001 or 1e-4"
+    Decimal, "^[0-9]{1,9}([.][0-9]{1,12})?(e-?[0-9]{1,2})?$", 30, "a number", "a number like 0.001 or 1e-4"
 );
 
 fn split_digits(text: &str) -> Option<(u64, &str)> {

@@ -11,7 +11,7 @@ pub(crate) fn rules(rules: &[(&str, &str)]) -> Value {
     rules.iter().map(|(rule, message)| json!({"rule": rule, "message": message})).collect()
 }
 
-/// The four definitions, as they are installed: the derived ones, with number formats that the API server knows.
+/// The four definitions, as they are installed.
 pub fn definitions() -> Vec<CustomResourceDefinition> {
     vec![ModelDeployment::crd(), HardwareTarget::crd(), EnrollmentToken::crd(), Gateway::crd()]
 }

@@ -1,0 +1,4 @@
+//! What the schemas refuse, and with which words.
+
+mod drift;
+mod refusals;
