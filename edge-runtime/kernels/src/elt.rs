@@ -64,7 +64,8 @@ impl Machine {
     }
 
     /// Runs over `n ≤ STRIP` elements; `operands` are addresses of `n` floats each.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "wasm32", inline(never))]
+    #[cfg_attr(not(target_arch = "wasm32"), inline(always))]
     unsafe fn run<S: Simd>(&mut self, operands: &[*const f32; MAX_INPUTS], inputs: usize, n: usize, out: *mut f32) {
         let base = self.registers.0.as_mut_ptr().cast::<f32>();
         let read = |r: u32| {
@@ -119,7 +120,8 @@ unsafe fn zip3<S: Simd>(n: usize, abc: [*const f32; 3], dst: *mut f32, f: impl F
 }
 
 /// One instruction over one strip.
-#[inline(always)]
+#[cfg_attr(target_arch = "wasm32", inline(never))]
+#[cfg_attr(not(target_arch = "wasm32"), inline(always))]
 unsafe fn one<S: Simd>(op: EltOp, imm: f32, n: usize, a: *const f32, b: *const f32, c: *const f32, dst: *mut f32) {
     let i = S::splat(imm);
     let truth = |mask: S::F| S::and(mask, S::splat(1.0));
@@ -196,6 +198,19 @@ impl<'a> Tail<'a> {
         }
     }
 
+    /// The biases of up to four rows.
+    #[inline(always)]
+    pub unsafe fn row_biases(&self, row: usize, n: usize) -> [f32; 4] {
+        let mut biases = [0f32; 4];
+        if self.epilogue.bias_of == BiasOf::Row {
+            let from = self.memory.floats(self.epilogue.bias).add(row);
+            for (i, bias) in biases.iter_mut().enumerate().take(n) {
+                *bias = *from.add(i);
+            }
+        }
+        biases
+    }
+
     /// The biases of columns, if columns have some.
     #[inline(always)]
     pub unsafe fn column_bias(&self) -> Option<*const f32> {
@@ -219,7 +234,8 @@ impl<'a> Tail<'a> {
     }
 
     /// Runs the program on `n` neighbouring results of one row, in place.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "wasm32", inline(never))]
+    #[cfg_attr(not(target_arch = "wasm32"), inline(always))]
     pub unsafe fn finish<S: Simd>(&mut self, batch: usize, row: usize, col: usize, n: usize, out: *mut f32) {
         let Some(machine) = &mut self.machine else { return };
         let operands = self.epilogue.operands.as_slice();

@@ -136,12 +136,12 @@ unsafe fn conv_on<S: Simd>(plan: &Plan<'_>, s: &Conv, memory: &Memory) {
 /// All blocks of a product.
 #[inline(always)]
 unsafe fn blocks<S: Simd, R: Right>(p: &Product, right: &R, tail: &mut Tail<'_>) {
-    let bounds = tail.bounds();
+    let (bounds, columns) = (tail.bounds(), tail.column_bias());
     for n0 in (0..p.n).step_by(p.block_n) {
         let cols = (p.n - n0).min(p.block_n);
         for k0 in (0..p.k).step_by(BLOCK_K) {
             let depth = (p.k - k0).min(BLOCK_K);
-            let ends = Ends { first: k0 == 0, last: k0 + depth == p.k, bounds };
+            let last = if k0 + depth == p.k { bounds } else { None };
             if right.panel(k0, n0).is_none() {
                 for col in (0..cols).step_by(PANEL_COLS) {
                     right.pack::<S>(k0, depth, n0 + col, (cols - col).min(PANEL_COLS), p.buffer.add(col * depth));
@@ -154,12 +154,24 @@ unsafe fn blocks<S: Simd, R: Right>(p: &Product, right: &R, tail: &mut Tail<'_>)
                 for col in (0..cols).step_by(PANEL_COLS) {
                     let panel = right.panel(k0, n0 + col).unwrap_or(p.buffer.add(col * depth));
                     let width = (cols - col).min(PANEL_COLS);
+                    let mut bias_of_columns = [0f32; PANEL_COLS];
+                    if let (0, Some(bias)) = (k0, columns) {
+                        for (i, place) in bias_of_columns.iter_mut().enumerate().take(width) {
+                            *place = *bias.add(n0 + col + i);
+                        }
+                    }
                     for row in (0..rows).step_by(PANEL_ROWS) {
                         let out = p.out.add((m0 + row) * p.out_row + n0 + col);
                         let height = (rows - row).min(PANEL_ROWS);
                         let a = left.add(row / PANEL_ROWS * left_panel);
-                        let start = Start { row: p.first_row + m0 + row, col: n0 + col, height, width };
-                        tile_of_width::<S>(depth, a, panel, out, p.out_row, &start, &ends, tail);
+                        let start = if k0 > 0 {
+                            Start::Result
+                        } else if columns.is_some() {
+                            Start::Columns(bias_of_columns.as_ptr())
+                        } else {
+                            Start::Rows(tail.row_biases(p.first_row + m0 + row, height))
+                        };
+                        edge_or_tile::<S>(depth, a, panel, out, p.out_row, [height, width], start, last);
                     }
                 }
             }
@@ -193,96 +205,110 @@ unsafe fn left_block(left: &Left, m0: usize, rows: usize, k0: usize, depth: usiz
     }
 }
 
-/// Where a tile starts in its product, and how much of it exists.
-struct Start {
-    row: usize,
-    col: usize,
-    height: usize,
-    width: usize,
+/// What a tile starts from.
+#[derive(Clone, Copy)]
+enum Start {
+    /// One number for each row.
+    Rows([f32; PANEL_ROWS]),
+    /// One number for each column, [`PANEL_COLS`] of them.
+    Columns(*const f32),
+    /// What the blocks before left in the result.
+    Result,
 }
 
-/// What happens before and after a tile.
-struct Ends {
-    first: bool,
-    last: bool,
+/// A tile of any size: one that is cut off at an edge goes through a whole one beside the result.
+#[inline(always)]
+unsafe fn edge_or_tile<S: Simd>(
+    depth: usize,
+    a: *const f32,
+    b: *const f32,
+    out: *mut f32,
+    out_row: usize,
+    [height, width]: [usize; 2],
+    start: Start,
     bounds: Option<(f32, f32)>,
+) {
+    if height == PANEL_ROWS && width == PANEL_COLS {
+        return tile::<S>(depth, a, b, out, out_row, start, bounds);
+    }
+    let mut whole = [0f32; PANEL_ROWS * PANEL_COLS];
+    if matches!(start, Start::Result) {
+        for r in 0..height {
+            for c in 0..width {
+                whole[r * PANEL_COLS + c] = *out.add(r * out_row + c);
+            }
+        }
+    }
+    if width <= PANEL_COLS / 4 && S::LANES == PANEL_COLS / 4 {
+        narrow::<S>(depth, a, b, whole.as_mut_ptr(), start, bounds);
+    } else {
+        tile::<S>(depth, a, b, whole.as_mut_ptr(), PANEL_COLS, start, bounds);
+    }
+    for r in 0..height {
+        for c in 0..width {
+            *out.add(r * out_row + c) = whole[r * PANEL_COLS + c];
+        }
+    }
+}
+
+/// A whole tile.
+#[cfg_attr(not(target_arch = "wasm32"), inline(always))]
+#[cfg_attr(target_arch = "wasm32", inline(never))]
+unsafe fn tile<S: Simd>(
+    depth: usize,
+    a: *const f32,
+    b: *const f32,
+    out: *mut f32,
+    out_row: usize,
+    start: Start,
+    bounds: Option<(f32, f32)>,
+) {
+    if S::LANES == 4 {
+        tile_of::<S, 4>(depth, a, b, out, out_row, start, bounds);
+    } else {
+        tile_of::<S, 2>(depth, a, b, out, out_row, start, bounds);
+    }
+}
+
+/// The leftmost vector of a tile only: for results with one to four columns.
+#[cfg_attr(not(target_arch = "wasm32"), inline(always))]
+#[cfg_attr(target_arch = "wasm32", inline(never))]
+unsafe fn narrow<S: Simd>(
+    depth: usize,
+    a: *const f32,
+    b: *const f32,
+    out: *mut f32,
+    start: Start,
+    bounds: Option<(f32, f32)>,
+) {
+    tile_of::<S, 1>(depth, a, b, out, PANEL_COLS, start, bounds);
 }
 
 #[inline(always)]
-unsafe fn tile_of_width<S: Simd>(
+unsafe fn tile_of<S: Simd, const V: usize>(
     depth: usize,
     a: *const f32,
     b: *const f32,
     out: *mut f32,
     out_row: usize,
-    start: &Start,
-    ends: &Ends,
-    tail: &Tail<'_>,
+    start: Start,
+    bounds: Option<(f32, f32)>,
 ) {
-    // Narrow tiles at the right edge leave out the vectors that would hold nothing.
-    match start.width.div_ceil(S::LANES) {
-        1 => tile::<S, 1>(depth, a, b, out, out_row, start, ends, tail),
-        2 => tile::<S, 2>(depth, a, b, out, out_row, start, ends, tail),
-        3 => tile::<S, 3>(depth, a, b, out, out_row, start, ends, tail),
-        _ => tile::<S, 4>(depth, a, b, out, out_row, start, ends, tail),
-    }
-}
-
-#[cfg_attr(not(target_arch = "wasm32"), inline(always))]
-#[cfg_attr(target_arch = "wasm32", inline(never))]
-unsafe fn tile<S: Simd, const V: usize>(
-    depth: usize,
-    a: *const f32,
-    b: *const f32,
-    out: *mut f32,
-    out_row: usize,
-    start: &Start,
-    ends: &Ends,
-    tail: &Tail<'_>,
-) {
-    let whole = start.height == PANEL_ROWS && start.width == V * S::LANES;
-    let mut acc = [[S::splat(0.0); V]; PANEL_ROWS];
-    if !ends.first {
-        for (r, row) in acc.iter_mut().enumerate().take(start.height) {
-            let from = out.add(r * out_row);
-            for (v, lane) in row.iter_mut().enumerate() {
-                let rest = start.width.saturating_sub(v * S::LANES);
-                *lane = if whole {
-                    S::load(from.add(v * S::LANES))
-                } else {
-                    S::load_n(from.add(v * S::LANES), rest.min(S::LANES))
-                };
-            }
+    let acc: [[S::F; V]; PANEL_ROWS] = match start {
+        Start::Rows(values) => values.map(|v| [S::splat(v); V]),
+        Start::Columns(at) => [core::array::from_fn(|v| S::load(at.add(v * S::LANES))); PANEL_ROWS],
+        Start::Result => {
+            core::array::from_fn(|r| core::array::from_fn(|v| S::load(out.add(r * out_row + v * S::LANES))))
         }
-    } else if let Some(bias) = tail.column_bias() {
-        for (v, lane) in acc[0].iter_mut().enumerate() {
-            let rest = start.width.saturating_sub(v * S::LANES).min(S::LANES);
-            *lane = S::load_n(bias.add(start.col + v * S::LANES), rest);
-        }
-        acc = [acc[0]; PANEL_ROWS];
-    } else {
-        for (r, row) in acc.iter_mut().enumerate().take(start.height) {
-            *row = [S::splat(tail.row_bias(start.row + r)); V];
-        }
-    }
+    };
     let mut acc = multiply::<S, V>(depth, a, b, acc);
-    if let (true, Some((low, high))) = (ends.last, ends.bounds) {
+    if let Some((low, high)) = bounds {
         let (low, high) = (S::splat(low), S::splat(high));
-        for row in &mut acc {
-            for lane in row {
-                *lane = S::min_bound(S::max_bound(*lane, low), high);
-            }
-        }
+        acc = acc.map(|row| row.map(|lane| S::min_bound(S::max_bound(lane, low), high)));
     }
-    for (r, row) in acc.iter().enumerate().take(start.height) {
-        let to = out.add(r * out_row);
+    for (r, row) in acc.iter().enumerate() {
         for (v, &lane) in row.iter().enumerate() {
-            if whole {
-                S::store(to.add(v * S::LANES), lane);
-            } else {
-                let rest = start.width.saturating_sub(v * S::LANES);
-                S::store_n(to.add(v * S::LANES), lane, rest.min(S::LANES));
-            }
+            S::store(out.add(r * out_row + v * S::LANES), lane);
         }
     }
 }

@@ -48,16 +48,19 @@ impl Simd for Wasm {
     unsafe fn splat(v: f32) -> v128 {
         f32x4_splat(v)
     }
-    /// One load and four shuffles: Cranelift turns a `load32_splat` into three instructions, two of them on one port.
+    /// One load and four shuffles: Cranelift turns a `load32_splat` into three instructions, two of them on one port. But
+    /// the flavour for engines without relaxed SIMD also runs where a shuffle is a call (x86-64 without SSSE3).
     #[inline(always)]
     unsafe fn broadcast4(p: *const f32) -> [v128; 4] {
-        let v = v128_load(p.cast());
-        [
-            i32x4_shuffle::<0, 0, 0, 0>(v, v),
-            i32x4_shuffle::<1, 1, 1, 1>(v, v),
-            i32x4_shuffle::<2, 2, 2, 2>(v, v),
-            i32x4_shuffle::<3, 3, 3, 3>(v, v),
-        ]
+        #[cfg(not(target_feature = "relaxed-simd"))]
+        return [
+            v128_load32_splat(p.cast()),
+            v128_load32_splat(p.add(1).cast()),
+            v128_load32_splat(p.add(2).cast()),
+            v128_load32_splat(p.add(3).cast()),
+        ];
+        #[cfg(target_feature = "relaxed-simd")]
+        broadcast_lanes(p)
     }
     #[inline(always)]
     unsafe fn add(a: v128, b: v128) -> v128 {
@@ -153,4 +156,16 @@ impl Simd for Wasm {
         let mantissa = v128_or(v128_and(a, i32x4_splat(0x007f_ffff)), i32x4_splat(0x3f80_0000));
         (mantissa, f32x4_convert_i32x4(exponent))
     }
+}
+
+#[cfg(target_feature = "relaxed-simd")]
+#[inline(always)]
+unsafe fn broadcast_lanes(p: *const f32) -> [v128; 4] {
+    let v = v128_load(p.cast());
+    [
+        i32x4_shuffle::<0, 0, 0, 0>(v, v),
+        i32x4_shuffle::<1, 1, 1, 1>(v, v),
+        i32x4_shuffle::<2, 2, 2, 2>(v, v),
+        i32x4_shuffle::<3, 3, 3, 3>(v, v),
+    ]
 }
