@@ -3,7 +3,9 @@
 //! Several walls, because not every kernel has each: a user and network namespace of its own, Landlock, and a seccomp
 //! filter. The filter alone already denies sockets and the opening of any file, so a worker without it does not run.
 
-use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal, set_dumpable_behavior, set_parent_process_death_signal, setrlimit};
+use rustix::process::{
+    DumpableBehavior, Resource, Rlimit, Signal, set_dumpable_behavior, set_parent_process_death_signal, setrlimit,
+};
 use serde::{Deserialize, Serialize};
 
 use super::WorkerLimits;
@@ -73,7 +75,9 @@ fn close_other_files() -> Result<(), std::io::Error> {
 
 /// All rights handled and none given.
 fn landlock() -> Result<bool, landlock::RulesetError> {
-    use landlock::{ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetStatus, Scope};
+    use landlock::{
+        ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetStatus, Scope,
+    };
     let status = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(ABI::V6))?

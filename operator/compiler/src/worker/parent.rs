@@ -31,7 +31,9 @@ pub fn run_in_worker(
         CompileOutcome::Refused(verdict) if !verdict.fits && verdict.reason != VerdictReason::Fits => {
             return Ok(CompileOutcome::Refused(verdict));
         }
-        CompileOutcome::Refused(_) => return Err(WorkerError::Reply("it refuses a model that it says fits".to_owned())),
+        CompileOutcome::Refused(_) => {
+            return Err(WorkerError::Reply("it refuses a model that it says fits".to_owned()));
+        }
     };
     validate::artifacts(request, &artifacts).map_err(WorkerError::Reply)?;
     match prove_in_worker(exe, &artifacts, limits)? {
@@ -114,7 +116,8 @@ fn run(exe: &Path, subcommand: &str, task: &Task, limits: &WorkerLimits) -> Resu
         .spawn()
         .map_err(start_error)?;
     let mut child = Running(child);
-    let (Some(mut stdin), Some(stdout), Some(stderr)) = (child.0.stdin.take(), child.0.stdout.take(), child.0.stderr.take())
+    let (Some(mut stdin), Some(stdout), Some(stderr)) =
+        (child.0.stdin.take(), child.0.stdout.take(), child.0.stderr.take())
     else {
         return Err(start_error(std::io::Error::other("no pipes")));
     };

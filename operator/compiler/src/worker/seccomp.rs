@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
-    apply_filter_all_threads,
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    TargetArch, apply_filter_all_threads,
 };
 
 /// Denied whatever their arguments.
@@ -147,10 +147,7 @@ fn denied() -> Result<Rules, seccompiler::BackendError> {
     };
     // Threads yes, processes no.
     let thread = libc::CLONE_THREAD as u64;
-    all.append(&mut one(
-        libc::SYS_clone,
-        vec![when(0, SeccompCmpArgLen::Qword, SeccompCmpOp::MaskedEq(thread), 0)?],
-    ));
+    all.append(&mut one(libc::SYS_clone, vec![when(0, SeccompCmpArgLen::Qword, SeccompCmpOp::MaskedEq(thread), 0)?]));
     // A process may abort itself; nobody else.
     let own = u64::from(std::process::id());
     all.append(&mut one(libc::SYS_tgkill, vec![when(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, own)?]));

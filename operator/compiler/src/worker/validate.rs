@@ -47,7 +47,11 @@ pub(super) fn artifacts(request: &CompileRequest, artifacts: &Artifacts) -> Resu
     Golden::of_bundle(&artifacts.golden, &contract).map_err(|e| e.to_string())?;
     let plan = Plan::parse(&artifacts.plan).map_err(|e| e.to_string())?;
     if u64::from(plan.weights_bytes()) != artifacts.weights.len() as u64 {
-        return Err(format!("the plan has {} bytes of weights, and there are {}", plan.weights_bytes(), artifacts.weights.len()));
+        return Err(format!(
+            "the plan has {} bytes of weights, and there are {}",
+            plan.weights_bytes(),
+            artifacts.weights.len()
+        ));
     }
     Ok(())
 }

@@ -119,7 +119,9 @@ fn a_worker_reaches_neither_files_nor_network_nor_its_parent() {
     let mut request = request("look");
     request.version = key.path().to_str().unwrap().into();
     request.variant = listener.local_addr().unwrap().port().to_string();
-    let CompileOutcome::Refused(verdict) = run_in_worker(probe(), &request, &limits()).unwrap() else { panic!("built") };
+    let CompileOutcome::Refused(verdict) = run_in_worker(probe(), &request, &limits()).unwrap() else {
+        panic!("built")
+    };
     assert_eq!(verdict.message, "", "a worker could do this");
     assert_eq!(std::fs::read(key.path()).unwrap(), b"a key");
 }
@@ -136,4 +138,38 @@ fn what_isolates_a_worker_can_be_asked() {
 fn a_program_that_is_not_there_is_named() {
     let error = run_in_worker(Path::new("/nowhere/ballast"), &request("sound"), &limits()).unwrap_err();
     assert!(matches!(&error, WorkerError::Start { exe, .. } if exe == "/nowhere/ballast"), "{error}");
+}
+
+fn digits(version: &str) -> CompileRequest {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/digits");
+    let mut request = request("digits");
+    request.model = std::fs::read(examples.join(format!("models/digits-{version}.onnx"))).unwrap();
+    request.golden = Some(std::fs::read(examples.join("golden.safetensors")).unwrap());
+    request.verification.golden_match = GoldenMatch::ArgMax;
+    request.verification.min_matching_per_mille = 950;
+    request
+}
+
+#[test]
+fn the_digits_are_compiled_and_proved() {
+    for version in ["1.0.0", "2.0.0", "4.0.0"] {
+        let outcome = run_in_worker(probe(), &digits(version), &limits()).unwrap();
+        assert!(matches!(outcome, CompileOutcome::Built(_)), "{version}: {}", outcome.verdict().message);
+    }
+}
+
+#[test]
+fn the_digits_with_other_preprocessing_are_refused() {
+    let outcome = run_in_worker(probe(), &digits("3.0.0"), &limits()).unwrap();
+    assert_eq!(outcome.verdict().reason, VerdictReason::GoldenMismatch, "{}", outcome.verdict().message);
+}
+
+#[test]
+fn what_is_no_model_is_a_verdict_not_a_crash() {
+    let mut request = digits("1.0.0");
+    for model in [vec![], b"nonsense".to_vec(), request.model[..request.model.len() / 2].to_vec()] {
+        request.model = model;
+        let outcome = run_in_worker(probe(), &request, &limits()).unwrap();
+        assert_eq!(outcome.verdict().reason, VerdictReason::NotOnnx, "{}", outcome.verdict().message);
+    }
 }
