@@ -51,8 +51,19 @@ pub(super) fn pow(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
 }
 
 pub(super) fn modulo(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
-    let op = if call.flag("fmod", false) { BinaryOp::Rem } else { BinaryOp::Mod };
-    binary(call, op)
+    if call.flag("fmod", false) {
+        return binary(call, BinaryOp::Rem);
+    }
+    let (a, b) = (call.input(0)?, call.input(1)?);
+    if call.b.dtype(a) != DType::F32 {
+        return Ok(vec![call.b.binary(BinaryOp::Mod, a, b)?]);
+    }
+    // C's remainder, moved by the divisor where its sign is the other one.
+    let rest = call.b.binary(BinaryOp::Rem, a, b)?;
+    let moved = call.b.binary(BinaryOp::Add, rest, b)?;
+    let signs = call.b.binary(BinaryOp::Mul, rest, b)?;
+    let differ = call.b.with(BinaryOp::Less, signs, 0.0)?;
+    Ok(vec![call.b.select(differ, moved, rest)?])
 }
 
 pub(super) fn variadic(call: &mut Call<'_, '_>, op: BinaryOp) -> Result<Vec<ValueId>> {

@@ -226,7 +226,12 @@ pub(super) fn space_to_depth(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
         return invalid(format!("{h} × {w} in blocks of {block}"));
     }
     let y = call.b.reshape(x, vec![n, c, h / block, block, w / block, block])?;
-    let y = call.b.transpose(y, vec![0, 3, 5, 1, 2, 4])?;
+    let perm = match call.text("mode", "DCR").as_str() {
+        "DCR" => vec![0, 3, 5, 1, 2, 4],
+        "CRD" => vec![0, 1, 3, 5, 2, 4],
+        other => return invalid(format!("mode {other:?}")),
+    };
+    let y = call.b.transpose(y, perm)?;
     Ok(vec![call.b.reshape(y, vec![n, c * block * block, h / block, w / block])?])
 }
 

@@ -134,6 +134,10 @@ pub(super) fn lp(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
         }
         p => return unsupported(format!("p = {p}")),
     };
+    // A row of zeros stays one.
+    let empty = call.b.with(BinaryOp::Equal, norm, 0.0)?;
+    let one = call.b.scalar(DType::F32, 1.0);
+    let norm = call.b.select(empty, one, norm)?;
     Ok(vec![call.b.binary(BinaryOp::Div, x, norm)?])
 }
 

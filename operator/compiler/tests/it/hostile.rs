@@ -1,0 +1,178 @@
+//! Hostile files: whatever the bytes, an answer comes, in bounded time and memory. Time is bounded by the work that the
+//! importer allows itself, so these tests end or hang; they measure nothing.
+
+use ballast_compiler::{InputOverride, VerdictReason, check, import};
+
+use super::writer::{Dim, Graph, chain, floats, graph_attribute, int, node, part, value};
+use super::{example, request};
+
+/// splitmix64.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) as usize % n
+    }
+}
+
+#[test]
+fn every_truncation_is_refused() {
+    let whole = example("models/digits-1.0.0.onnx");
+    for len in 0..whole.len() {
+        // The operator sets come last or first; without them or with them, half a graph is no model.
+        if let Ok(imported) = import::import(&whole[..len], &[], &[]) {
+            panic!("{len} of {} bytes were taken for a model with {} nodes", whole.len(), imported.graph.nodes.len());
+        }
+    }
+}
+
+#[test]
+fn flipped_bits_never_panic() {
+    for (model, rounds) in [("models/digits-1.0.0.onnx", 4000), ("models/digits-4.0.0.onnx", 400)] {
+        let whole = example(model);
+        let mut random = Random(1);
+        for _ in 0..rounds {
+            let mut bytes = whole.clone();
+            for _ in 0..=random.below(3) {
+                let at = random.below(bytes.len());
+                bytes[at] ^= 1 << random.below(8);
+            }
+            // Whatever it is now, it is answered; most flips are in weights and change nothing of the form.
+            drop(import::import(&bytes, &[], &[]));
+        }
+    }
+}
+
+#[test]
+fn structure_that_is_damaged_never_panics() {
+    // Outside of the weights: cut a piece out, double it, or write bytes that mean something to the wire format.
+    let whole = example("models/digits-1.0.0.onnx");
+    let mut random = Random(2);
+    for _ in 0..4000 {
+        let mut bytes = whole.clone();
+        let (at, len) = (random.below(bytes.len()), random.below(24));
+        let end = (at + len).min(bytes.len());
+        match random.below(3) {
+            0 => drop(bytes.drain(at..end)),
+            1 => {
+                let piece = bytes[at..end].to_vec();
+                drop(bytes.splice(at..at, piece));
+            }
+            _ => bytes[at..end].fill([0xff, 0x0a, 0x80, 0x00, 0x3a][random.below(5)]),
+        }
+        drop(import::import(&bytes, &[], &[]));
+    }
+}
+
+#[test]
+fn random_bytes_never_panic() {
+    let mut random = Random(3);
+    for _ in 0..2000 {
+        let len = random.below(300);
+        let body: Vec<u8> = (0..len).map(|_| random.below(256) as u8).collect();
+        // As a file, and as a graph inside a file that begins well.
+        for bytes in [body.clone(), [int(1, 8), part(7, &body), part(8, int(2, 17))].concat()] {
+            drop(import::import(&bytes, &[], &[]));
+        }
+    }
+}
+
+#[test]
+fn graphs_nested_without_end_are_refused() {
+    let mut inner = Graph::default().bytes();
+    for _ in 0..5000 {
+        let attribute = graph_attribute("then_branch", &inner);
+        inner = part(1, node("If", &["c"], &["y"], &[attribute]));
+    }
+    let verdict = check(&request([int(1, 8), part(7, inner)].concat()));
+    assert_eq!(verdict.reason, VerdictReason::NotOnnx);
+    assert!(verdict.message.contains("nested deeper"), "{}", verdict.message);
+}
+
+/// A function under domain "f" whose body is `nodes` from "a" to "b".
+fn function(name: &str, nodes: &[Vec<u8>]) -> Vec<u8> {
+    let nodes: Vec<u8> = nodes.iter().flat_map(|n| part(7, n)).collect();
+    [part(1, name), part(4, "a"), part(5, "b"), nodes, part(10, "f")].concat()
+}
+
+fn call(name: &str, from: &str, to: &str) -> Vec<u8> {
+    [node(name, &[from], &[to], &[]), part(7, "f")].concat()
+}
+
+#[test]
+fn functions_that_call_themselves_are_refused() {
+    let model = chain(&[Dim::Is(2)], vec![call("again", "x", "y")]).model();
+    let bytes = [model, part(25, function("again", &[call("again", "a", "b")]))].concat();
+    let verdict = check(&request(bytes));
+    assert!(verdict.message.contains("calls itself"), "{}", verdict.message);
+}
+
+#[test]
+fn functions_that_double_at_every_level_are_refused() {
+    let mut bytes = chain(&[Dim::Is(2)], vec![call("f0", "x", "y")]).model();
+    for level in 0..22 {
+        let next = format!("f{}", level + 1);
+        let body = [call(&next, "a", "m"), call(&next, "m", "b")];
+        bytes.extend(part(25, function(&format!("f{level}"), &body)));
+    }
+    bytes.extend(part(25, function("f22", &[node("Neg", &["a"], &["b"], &[])])));
+    let verdict = check(&request(bytes));
+    assert!(!verdict.fits);
+    assert!(verdict.message.contains("more than"), "{}", verdict.message);
+}
+
+#[test]
+fn tensors_that_lie_about_their_size_are_refused() {
+    for dims in [&[i64::MAX, i64::MAX][..], &[1 << 40], &[-1], &[3]] {
+        let mut model = chain(&[Dim::Is(1)], vec![node("Add", &["x", "w"], &["y"], &[])]);
+        model.constants.push(floats("w", dims, &[1.0, 2.0]));
+        let verdict = check(&request(model.model()));
+        assert!(!verdict.fits);
+        assert!(verdict.message.contains("constant \"w\""), "{}", verdict.message);
+    }
+}
+
+#[test]
+fn shapes_beyond_memory_are_refused() {
+    let model = chain(&[Dim::Is(1 << 40), Dim::Is(1 << 40)], vec![node("Relu", &["x"], &["y"], &[])]);
+    assert!(!check(&request(model.model())).fits);
+    let model = chain(&[Dim::Open("n"), Dim::Is(3)], vec![node("Relu", &["x"], &["y"], &[])]);
+    let mut request = request(model.model());
+    request.inputs = vec![InputOverride { name: "x".into(), shape: Some(vec![u64::MAX, 3]), value: None }];
+    let verdict = check(&request);
+    assert_eq!(verdict.reason, VerdictReason::InvalidInputs);
+}
+
+#[test]
+fn constants_that_multiply_are_not_folded_without_end() {
+    // Each step squares the number of elements, all of it known.
+    let mut model = chain(&[Dim::Is(1)], vec![]);
+    model.constants.push(floats("k0", &[64, 1], &[1.0; 64]));
+    for i in 0..12 {
+        let (from, to) = (format!("k{i}"), format!("k{}", i + 1));
+        let turned = format!("t{i}");
+        let flat = format!("s{i}");
+        model.nodes.push(node("Transpose", &[&from], &[&turned], &[]));
+        model.nodes.push(node("Mul", &[&from, &turned], &[&flat], &[]));
+        let flat_shape = format!("shape{i}");
+        let raw: Vec<u8> = [-1i64, 1].iter().flat_map(|v| v.to_le_bytes()).collect();
+        model.constants.push([int(1, 2), int(2, 7), part(8, &flat_shape), part(9, raw)].concat());
+        model.nodes.push(node("Reshape", &[&flat, &flat_shape], &[&to], &[]));
+    }
+    model.nodes.push(node("Add", &["x", "k12"], &["y"], &[]));
+    let verdict = check(&request(model.model()));
+    assert!(!verdict.fits);
+    assert!(verdict.message.contains("2 GiB"), "{}", verdict.message);
+}
+
+#[test]
+fn absurd_numbers_of_inputs_are_refused() {
+    let mut model = chain(&[Dim::Is(1)], vec![node("Relu", &["x"], &["y"], &[])]);
+    model.inputs.extend((0..100).map(|i| value(&format!("more{i}"), 1, &[Dim::Is(1)])));
+    let verdict = check(&request(model.model()));
+    assert!(verdict.message.contains("64 inputs"), "{}", verdict.message);
+}

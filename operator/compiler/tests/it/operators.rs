@@ -1,0 +1,96 @@
+//! Operators whose meaning is easy to get wrong, against answers worked out by hand. The wide comparison, with ONNX's own test
+//! cases and ONNX Runtime, is `tests/python/check_operators.py`.
+
+use ballast_compiler::ir::{DType, Tensor};
+use ballast_compiler::{eval, import};
+
+use super::writer::{Dim, Graph, chain, floats, int, node, part, value};
+
+/// Runs a model with one input.
+fn run(model: &Graph, x: Tensor) -> Tensor {
+    let graph = import::import(&model.model(), &[], &[]).unwrap_or_else(|f| panic!("{}", f.message())).graph;
+    eval::evaluate(&graph, &[x]).expect("it runs").remove(0)
+}
+
+fn int_attribute(name: &str, x: i64) -> Vec<u8> {
+    [part(1, name), int(3, x), int(20, 2)].concat()
+}
+
+fn ints_attribute(name: &str, xs: &[i64]) -> Vec<u8> {
+    let xs: Vec<u8> = xs.iter().flat_map(|x| int(8, *x)).collect();
+    [part(1, name), xs, int(20, 7)].concat()
+}
+
+#[test]
+fn relu_and_pooling_pass_nan_on() {
+    let nan = f32::NAN;
+    let relu = chain(&[Dim::Is(3)], vec![node("Relu", &["x"], &["y"], &[])]);
+    let y = run(&relu, Tensor::f32(vec![3], vec![-1.0, nan, 2.0]));
+    assert!(y.floats()[0] == 0.0 && y.floats()[1].is_nan() && y.floats()[2] == 2.0);
+    let kernel = ints_attribute("kernel_shape", &[1, 2]);
+    let pool =
+        chain(&[Dim::Is(1), Dim::Is(1), Dim::Is(1), Dim::Is(3)], vec![node("MaxPool", &["x"], &["y"], &[kernel])]);
+    let y = run(&pool, Tensor::f32(vec![1, 1, 1, 3], vec![5.0, nan, 1.0]));
+    assert!(y.floats().iter().all(|x| x.is_nan()));
+}
+
+#[test]
+fn ceil_mode_adds_a_window_and_divides_by_what_it_covers() {
+    let attributes =
+        [ints_attribute("kernel_shape", &[1, 2]), ints_attribute("strides", &[1, 2]), int_attribute("ceil_mode", 1)];
+    let model = chain(
+        &[Dim::Is(1), Dim::Is(1), Dim::Is(1), Dim::Is(5)],
+        vec![node("AveragePool", &["x"], &["y"], &attributes)],
+    );
+    let y = run(&model, Tensor::f32(vec![1, 1, 1, 5], vec![1.0, 3.0, 5.0, 7.0, 9.0]));
+    assert_eq!(y.floats(), [2.0, 6.0, 9.0]);
+}
+
+#[test]
+fn one_dimensional_convolutions_keep_their_rank() {
+    let pads = ints_attribute("pads", &[1, 0]);
+    let mut model = chain(&[Dim::Is(1), Dim::Is(1), Dim::Is(3)], vec![node("Conv", &["x", "w"], &["y"], &[pads])]);
+    model.constants.push(floats("w", &[1, 1, 2], &[10.0, 1.0]));
+    let y = run(&model, Tensor::f32(vec![1, 1, 3], vec![1.0, 2.0, 3.0]));
+    assert_eq!((&y.shape[..], y.floats()), (&[1, 1, 3][..], &[1.0, 12.0, 23.0][..]));
+}
+
+#[test]
+fn reshape_copies_and_infers_dimensions() {
+    let mut model = chain(&[Dim::Is(2), Dim::Is(3), Dim::Is(4)], vec![node("Reshape", &["x", "s"], &["y"], &[])]);
+    let raw: Vec<u8> = [0i64, -1].iter().flat_map(|v| v.to_le_bytes()).collect();
+    model.constants.push([int(1, 2), int(2, 7), part(8, "s"), part(9, raw)].concat());
+    assert_eq!(run(&model, Tensor::f32(vec![2, 3, 4], vec![0.0; 24])).shape, [2, 12]);
+}
+
+#[test]
+fn shape_arithmetic_folds_and_costs_nothing() {
+    let model = chain(
+        &[Dim::Is(2), Dim::Is(3)],
+        vec![node("Shape", &["x"], &["s"], &[]), node("Reshape", &["x", "s"], &["y"], &[])],
+    );
+    let graph = import::import(&model.model(), &[], &[]).expect("it is supported").graph;
+    assert!(graph.nodes.is_empty(), "{:?}", graph.nodes);
+    assert_eq!(graph.inputs, graph.outputs);
+}
+
+#[test]
+fn casts_cut_and_saturate() {
+    let to = int_attribute("to", 2);
+    let model = Graph {
+        nodes: vec![node("Cast", &["x"], &["y"], &[to])],
+        inputs: vec![value("x", 1, &[Dim::Is(4)])],
+        outputs: vec![value("y", 2, &[])],
+        ..Graph::default()
+    };
+    let y = run(&model, Tensor::f32(vec![4], vec![-3.0, 2.9, 300.0, f32::NAN]));
+    assert_eq!((y.dtype, y.ints()), (DType::U8, &[0, 2, 255, 0][..]));
+}
+
+#[test]
+fn values_that_nothing_needs_are_dropped() {
+    let model = chain(&[Dim::Is(2)], vec![node("Exp", &["x"], &["unused"], &[]), node("Relu", &["x"], &["y"], &[])]);
+    let graph = import::import(&model.model(), &[], &[]).expect("it is supported").graph;
+    assert_eq!(graph.nodes.len(), 1);
+    assert_eq!(graph.values.len(), 3, "input, zero, output");
+}

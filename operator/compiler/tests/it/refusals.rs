@@ -1,0 +1,202 @@
+//! Bad input: one clear sentence each, everything at once.
+
+use ballast_compiler::{CompileOutcome, InputOverride, Verdict, VerdictReason, check, compile};
+
+use super::writer::{Dim, Graph, chain, floats, graph_attribute, node, value};
+use super::{example, request};
+
+fn refused(model: Vec<u8>) -> Verdict {
+    let verdict = check(&request(model));
+    assert!(!verdict.fits, "{verdict:?}");
+    verdict
+}
+
+#[test]
+fn a_file_that_is_no_model_is_called_so() {
+    for bytes in
+        [&b"<!DOCTYPE html><html><body>404</body></html>"[..], b"\x7fELF\x02\x01\x01", b"{\"a\": 1}", &[0xff; 64]]
+    {
+        let verdict = refused(bytes.to_vec());
+        assert_eq!(verdict.reason, VerdictReason::NotOnnx);
+        assert!(verdict.message.starts_with("This is not an ONNX file: "), "{}", verdict.message);
+    }
+    assert!(refused(vec![]).message.contains("empty"));
+}
+
+#[test]
+fn a_truncated_model_is_called_cut_off() {
+    let whole = example("models/digits-2.0.0.onnx");
+    for len in [whole.len() - 1, whole.len() / 2, 1000] {
+        let verdict = refused(whole[..len].to_vec());
+        assert_eq!(verdict.reason, VerdictReason::NotOnnx);
+        assert!(verdict.message.contains(&format!("cut off after {len} bytes")), "{}", verdict.message);
+    }
+}
+
+#[test]
+fn unsupported_operators_are_all_listed() {
+    let model = chain(
+        &[Dim::Is(1), Dim::Is(4)],
+        vec![
+            node("FancyOne", &["x"], &["a"], &[]),
+            node("Relu", &["a"], &["b"], &[]),
+            node("Loop", &["b"], &["c"], &[]),
+            node("FancyTwo", &["x"], &["y"], &[]),
+        ],
+    );
+    let verdict = refused(model.model());
+    assert_eq!(verdict.reason, VerdictReason::UnsupportedOperators);
+    let names: Vec<_> = verdict.unsupported.iter().map(|u| (u.operator.as_str(), u.node.as_str())).collect();
+    assert_eq!(names, [("FancyOne", "a"), ("Loop", "c"), ("FancyTwo", "y")]);
+    assert!(verdict.unsupported[1].nearest.as_deref().is_some_and(|n| n.contains("unroll")));
+    assert!(verdict.message.starts_with("The model uses operators that are not supported: FancyOne, FancyTwo, Loop."));
+}
+
+#[test]
+fn what_is_open_and_what_is_unsupported_are_told_together() {
+    let mut model = chain(&[Dim::Open("batch"), Dim::Open("width")], vec![node("FancyOne", &["x"], &["y"], &[])]);
+    model.inputs.push(value("other", 1, &[Dim::Is(1), Dim::Is(3)]));
+    let verdict = refused(model.model());
+    assert_eq!(verdict.reason, VerdictReason::UnsupportedOperators);
+    assert!(verdict.message.contains("FancyOne"));
+    assert!(verdict.message.contains("- {name: x, shape: [1, width]}"), "{}", verdict.message);
+}
+
+#[test]
+fn open_dimensions_are_closed_by_overrides_and_names() {
+    let mut model = chain(&[Dim::Open("batch"), Dim::Open("width")], vec![node("Add", &["x", "z"], &["y"], &[])]);
+    model.inputs.push(value("z", 1, &[Dim::Open("batch"), Dim::Open("width")]));
+    let mut request = request(model.model());
+    assert_eq!(check(&request).reason, VerdictReason::OpenDimensions);
+    // The second input follows by the dimension's name.
+    request.inputs = vec![InputOverride { name: "x".into(), shape: Some(vec![2, 5]), value: None }];
+    let verdict = check(&request);
+    assert!(verdict.fits, "{}", verdict.message);
+    request.inputs = vec![InputOverride { name: "nope".into(), shape: Some(vec![2, 5]), value: None }];
+    let verdict = check(&request);
+    assert!(verdict.message.contains("the model has no input \"nope\"; it has \"x\", \"z\""), "{}", verdict.message);
+}
+
+#[test]
+fn an_open_batch_is_one_and_the_verdict_says_so() {
+    let model = chain(&[Dim::Open("batch"), Dim::Is(3)], vec![node("Relu", &["x"], &["y"], &[])]);
+    let verdict = check(&request(model.model()));
+    assert!(verdict.fits);
+    assert!(verdict.message.contains("leaves its first dimension open; it is taken as 1"), "{}", verdict.message);
+}
+
+#[test]
+fn a_shape_that_contradicts_the_model_is_refused() {
+    let mut request = request(example("models/digits-1.0.0.onnx"));
+    request.inputs = vec![InputOverride { name: "image".into(), shape: Some(vec![1, 1, 9, 8]), value: None }];
+    let verdict = check(&request);
+    assert_eq!(verdict.reason, VerdictReason::InvalidInputs);
+    assert!(
+        verdict.message.contains("given the shape [1, 1, 9, 8], the model says [1, 1, 8, 8]"),
+        "{}",
+        verdict.message
+    );
+}
+
+#[test]
+fn types_that_are_not_supported_are_named() {
+    let model = Graph {
+        nodes: vec![node("Identity", &["x"], &["y"], &[])],
+        inputs: vec![value("x", 8, &[Dim::Is(1)]), value("c", 14, &[Dim::Is(1)])],
+        outputs: vec![value("y", 8, &[])],
+        ..Graph::default()
+    };
+    let verdict = refused(model.model());
+    assert_eq!(verdict.reason, VerdictReason::UnsupportedType);
+    assert!(
+        verdict.message.contains("\"x\" is of type string") && verdict.message.contains("\"c\" is of type complex64")
+    );
+}
+
+#[test]
+fn a_model_too_big_for_the_target_is_refused_with_numbers() {
+    let mut small = request(example("models/digits-2.0.0.onnx"));
+    small.runtime.memory_limit = 1 << 20;
+    let verdict = check(&small);
+    assert_eq!(verdict.reason, VerdictReason::MemoryExceeded);
+    assert!(verdict.peak_memory_bytes > 1 << 20 && verdict.size_bytes > 90_000 && verdict.gflop > 0.001);
+    assert!(verdict.message.contains("runtime.memoryLimit allows 1.0 MiB"), "{}", verdict.message);
+
+    let mut tiny = request(example("models/digits-2.0.0.onnx"));
+    tiny.target.memory_bytes = 2 << 20;
+    let verdict = check(&tiny);
+    assert_eq!(verdict.reason, VerdictReason::MemoryExceeded);
+    assert!(verdict.message.contains("one of them a spare"), "{}", verdict.message);
+}
+
+#[test]
+fn a_model_too_slow_for_its_deadline_is_refused() {
+    let mut slow = request(example("models/digits-2.0.0.onnx"));
+    slow.target.gflops = 0.000_1;
+    slow.runtime.deadline_millis = Some(50);
+    let verdict = check(&slow);
+    assert_eq!(verdict.reason, VerdictReason::DeadlineExceeded);
+    assert!(verdict.predicted_latency_millis > 50.0 && verdict.message.contains("runtime.deadline is 50 ms"));
+}
+
+#[test]
+fn operators_that_the_target_denies_are_listed() {
+    let mut denied = request(example("models/digits-1.0.0.onnx"));
+    denied.target.deny = vec!["Softmax".into(), "Conv".into()];
+    let verdict = check(&denied);
+    assert_eq!(verdict.reason, VerdictReason::UnsupportedOperators);
+    assert_eq!(verdict.unsupported.len(), 3, "two convolutions and one softmax");
+    assert!(verdict.message.contains("operators.deny"));
+}
+
+#[test]
+fn a_condition_that_depends_on_inputs_is_refused_and_a_known_one_folds() {
+    let branch = |operator: &str| Graph {
+        nodes: vec![node(operator, &["x"], &["inner"], &[])],
+        outputs: vec![value("inner", 1, &[])],
+        ..Graph::default()
+    };
+    let attributes = [
+        graph_attribute("then_branch", &branch("Relu").bytes()),
+        graph_attribute("else_branch", &branch("NotThere").bytes()),
+    ];
+    let mut model = chain(&[Dim::Is(1), Dim::Is(3)], vec![node("If", &["condition"], &["y"], &attributes)]);
+    model.constants.push(super::writer::bytes("condition", 9, &[], &[1]));
+    let verdict = check(&request(model.model()));
+    assert!(verdict.fits, "the branch that is not taken does not count: {}", verdict.message);
+
+    model.constants.clear();
+    model.inputs.push(value("condition", 9, &[]));
+    let mut request = request(model.model());
+    let verdict = check(&request);
+    assert_eq!(verdict.reason, VerdictReason::UnsupportedOperators);
+    assert!(verdict.message.contains("model.inputs[].value"), "{}", verdict.message);
+    request.inputs = vec![InputOverride { name: "condition".into(), shape: None, value: Some(vec![1.0]) }];
+    assert!(check(&request).fits);
+}
+
+#[test]
+fn contradictions_are_named_with_their_nodes() {
+    let mut model = chain(
+        &[Dim::Is(1), Dim::Is(3)],
+        vec![node("Add", &["x", "w"], &["a"], &[]), node("Relu", &["nothing"], &["y"], &[])],
+    );
+    model.constants.push(floats("w", &[4], &[0.0; 4]));
+    let verdict = refused(model.model());
+    assert_eq!(verdict.reason, VerdictReason::NotOnnx);
+    assert!(
+        verdict.message.contains("node \"a\" (Add): shapes [1, 3] and [4] do not broadcast"),
+        "{}",
+        verdict.message
+    );
+    assert!(verdict.message.contains("reads \"nothing\", which nothing before it makes"), "{}", verdict.message);
+}
+
+#[test]
+fn golden_vectors_that_do_not_fit_are_refused() {
+    let mut bad = request(example("models/digits-1.0.0.onnx"));
+    bad.golden = Some(b"not safetensors".to_vec());
+    let CompileOutcome::Refused(verdict) = compile(&bad) else { panic!("it was built") };
+    assert_eq!(verdict.reason, VerdictReason::InvalidGolden);
+    assert!(verdict.message.contains("safetensors"), "{}", verdict.message);
+}
