@@ -163,7 +163,25 @@ impl Builder {
     }
 
     pub(crate) fn binary(&mut self, op: BinaryOp, a: ValueId, b: ValueId) -> Result<ValueId> {
+        let compares = matches!(op, BinaryOp::Equal | BinaryOp::Less | BinaryOp::LessOrEqual);
+        if compares && self.dtype(a) == self.dtype(b) && self.compares_exactly_in_f32(a, b) {
+            let (a, b) = (self.cast(a, DType::F32)?, self.cast(b, DType::F32)?);
+            return self.one(Op::Binary(op), &[a, b], None);
+        }
         self.one(Op::Binary(op), &[a, b], None)
+    }
+
+    /// Whether a comparison of integers may be one of f32, which is what plans compute in: small types are exact; against a
+    /// constant below 2²⁴ any integer is, because rounding keeps the order and nothing rounds to such a constant but itself.
+    fn compares_exactly_in_f32(&self, a: ValueId, b: ValueId) -> bool {
+        let small = |id: ValueId| {
+            self.known(id).is_some_and(|t| t.ints().iter().all(|x| x.unsigned_abs() < 1 << 24))
+        };
+        match self.dtype(a) {
+            DType::Bool | DType::U8 | DType::I8 | DType::U16 | DType::I16 => true,
+            DType::U32 | DType::I32 | DType::I64 => small(a) || small(b),
+            DType::F32 => false,
+        }
     }
 
     /// With a scalar of the operand's type on the right.
