@@ -20,12 +20,12 @@ from safetensors.numpy import load_file, save_file
 
 ROOT = Path(__file__).resolve().parents[2]
 CARGO = os.environ.get("CARGO", "cargo")
-# How far each is taken today: `executed` is a plan, run natively; `evaluated` the reference evaluator alone.
+# How far each is taken: `executed` is a plan, run natively; `evaluated` would be the reference evaluator alone.
 MODELS = {
     "cls": ("ch_ppocr_mobile_v2.0_cls_infer.onnx", "executed"),
     "rec": ("ch_PP-OCRv4_rec_infer.onnx", "executed"),
-    "det": ("ch_PP-OCRv4_det_infer.onnx", "evaluated"),
-    "magika": ("standard_v3_3/model.onnx", "evaluated"),
+    "det": ("ch_PP-OCRv4_det_infer.onnx", "executed"),
+    "magika": ("standard_v3_3/model.onnx", "executed"),
 }
 
 

@@ -8,7 +8,6 @@ pub(crate) fn multiply_adds(op: &Op, inputs: &[&[usize]], output: &[usize]) -> u
     let input = inputs.first().map_or(0, |s| size(s));
     match op {
         Op::Conv { .. } => inputs.get(1).map_or(0, |w| size(output).saturating_mul(size(&w[1..]))),
-        Op::ConvTranspose { .. } => inputs.get(1).map_or(0, |w| input.saturating_mul(size(&w[1..]))),
         Op::MatMul => inputs.first().and_then(|a| a.last()).map_or(0, |k| size(output).saturating_mul(*k as u64)),
         Op::Pool { window, .. } => size(output).saturating_mul((window.kernel[0] * window.kernel[1]) as u64),
         Op::Softmax { .. } => input.saturating_mul(4),
@@ -51,7 +50,7 @@ pub fn cost(graph: &Graph) -> Cost {
         let output = &graph.value(node.outputs[0]).shape;
         let work = multiply_adds(&node.op, &inputs, output);
         let each = match node.op {
-            Op::Conv { .. } | Op::ConvTranspose { .. } | Op::MatMul => 2,
+            Op::Conv { .. } | Op::MatMul => 2,
             _ => 1,
         };
         cost.flop = cost.flop.saturating_add(work.saturating_mul(each));

@@ -367,14 +367,6 @@ pub enum Op {
         /// Divides `c` and `o`.
         groups: usize,
     },
-    /// `x [n, c, ih, iw], w [c, o ÷ groups, kh, kw], (bias [o]) → [n, o, oh, ow]`, f32: the transpose of [`Op::Conv`]:
-    /// input row `y` and window row `i` add to output row `y · stride + i · dilation − pad`, if that exists.
-    ConvTranspose {
-        /// Where windows lie, on the output.
-        window: Window,
-        /// Divides `c` and `o`.
-        groups: usize,
-    },
     /// `a [.., m, k], b [.., k, n] → [.., m, n]`, f32 or I32. Both have at least two dimensions; those before broadcast as in
     /// [`BinaryOp`]. Summed over `k` in order.
     MatMul,
@@ -508,7 +500,6 @@ impl Op {
             Self::Select => "Select",
             Self::Cast => "Cast",
             Self::Conv { .. } => "Conv",
-            Self::ConvTranspose { .. } => "ConvTranspose",
             Self::MatMul => "MatMul",
             Self::Pool { .. } => "Pool",
             Self::Reduce { .. } => "Reduce",

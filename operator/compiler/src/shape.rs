@@ -125,20 +125,12 @@ fn rule(op: &Op, inputs: &[(DType, &[usize])], wanted: Option<&Typed>) -> Result
         }
         Op::Cast => one(wanted()?.0, shape.to_vec()),
         Op::Conv { window, groups } => {
-            let (_, w) = conv_operands(inputs, *groups, window, false)?;
+            let (_, w) = conv_operands(inputs, *groups, window)?;
             let extent = |dim: usize| {
                 window_extent(shape[dim + 2], window, dim)
                     .ok_or_else(|| format!("the window is larger than the input {shape:?}"))
             };
             one(dtype, vec![shape[0], w[0], extent(0)?, extent(1)?])
-        }
-        Op::ConvTranspose { window, groups } => {
-            let (_, w) = conv_operands(inputs, *groups, window, true)?;
-            let (_, out) = wanted()?;
-            if out.len() != 4 || out[0] != shape[0] || Some(out[1]) != w[1].checked_mul(*groups) {
-                return Err(format!("the output's shape {out:?} does not fit"));
-            }
-            one(dtype, out)
         }
         Op::MatMul => {
             let (other, b) = input(1)?;
@@ -345,12 +337,7 @@ fn fits_beside(shape: &[usize], indices: &[usize], dim: usize) -> Result<(), Str
 
 type Operands<'a> = (&'a [usize], &'a [usize]);
 
-fn conv_operands<'a>(
-    inputs: &[(DType, &'a [usize])],
-    groups: usize,
-    window: &Window,
-    transposed: bool,
-) -> Result<Operands<'a>, String> {
+fn conv_operands<'a>(inputs: &[(DType, &'a [usize])], groups: usize, window: &Window) -> Result<Operands<'a>, String> {
     check_window(window)?;
     let [(a, x), (b, w), rest @ ..] = inputs else { return Err("input or weights are missing".to_owned()) };
     if rest.len() > 1 {
@@ -360,11 +347,7 @@ fn conv_operands<'a>(
     if x.len() != 4 || w.len() != 4 || w[2..] != window.kernel || groups == 0 {
         return Err(format!("input of shape {x:?}, weights of shape {w:?}"));
     }
-    let (channels, planes) = if transposed {
-        (w[0], w[1].checked_mul(groups).ok_or("too many planes")?)
-    } else {
-        (w[1].checked_mul(groups).ok_or("too many planes")?, w[0])
-    };
+    let (channels, planes) = (w[1].checked_mul(groups).ok_or("too many planes")?, w[0]);
     if x[1] != channels || channels % groups != 0 || planes % groups != 0 {
         return Err(format!("input of shape {x:?}, weights of shape {w:?}, {groups} groups"));
     }

@@ -81,14 +81,6 @@ pub fn operation(op: &Op, inputs: &[&Tensor], outputs: &[(DType, Vec<usize>)]) -
         Op::Conv { window, groups } => {
             one(Data::F32(window::conv(inputs[0], inputs[1], inputs.get(2).copied(), window, *groups, &shape)))
         }
-        Op::ConvTranspose { window, groups } => one(Data::F32(window::conv_transpose(
-            inputs[0],
-            inputs[1],
-            inputs.get(2).copied(),
-            window,
-            *groups,
-            &shape,
-        ))),
         Op::MatMul => one(window::matmul(inputs[0], inputs[1], &shape)),
         Op::Pool { kind, window } => one(Data::F32(window::pool(inputs[0], *kind, window, &shape))),
         Op::Reduce { kind, axes } => one(reduce::reduce(inputs[0], *kind, axes)),

@@ -60,49 +60,6 @@ pub(super) fn conv(
     result
 }
 
-pub(super) fn conv_transpose(
-    x: &Tensor,
-    w: &Tensor,
-    bias: Option<&Tensor>,
-    window: &Window,
-    groups: usize,
-    out: &[usize],
-) -> Vec<f32> {
-    let (&[n, channels, ih, iw], &[_, planes, oh, ow]) = (&x.shape[..], out) else {
-        unreachable!("the shape rule wants 4")
-    };
-    let (ic, oc) = (channels / groups, planes / groups);
-    let (data, weights) = (x.floats(), w.floats());
-    let [kh, kw] = window.kernel;
-    let mut result = vec![0f32; n * planes * oh * ow];
-    for image in 0..n {
-        for o in 0..planes {
-            let plane = &mut result[(image * planes + o) * oh * ow..][..oh * ow];
-            for c in 0..ic {
-                let channel = o / oc * ic + c;
-                let input = &data[(image * channels + channel) * ih * iw..][..ih * iw];
-                for ky in 0..kh {
-                    for kx in 0..kw {
-                        let weight = weights[((channel * oc + o % oc) * kh + ky) * kw + kx];
-                        // The roles of input and output are swapped against `conv`.
-                        let columns = inside(iw, ow, window.strides[1], offset(window, 1, kx));
-                        for (iy, oy) in inside(ih, oh, window.strides[0], offset(window, 0, ky)) {
-                            for (ix, ox) in columns.clone() {
-                                plane[oy * ow + ox] += weight * input[iy * iw + ix];
-                            }
-                        }
-                    }
-                }
-            }
-            if let Some(bias) = bias {
-                let b = bias.floats()[o];
-                plane.iter_mut().for_each(|y| *y += b);
-            }
-        }
-    }
-    result
-}
-
 pub(super) fn pool(x: &Tensor, kind: PoolKind, window: &Window, out: &[usize]) -> Vec<f32> {
     let (&[n, channels, ih, iw], &[_, _, oh, ow]) = (&x.shape[..], out) else { unreachable!("the shape rule wants 4") };
     let mut result = Vec::with_capacity(n * channels * oh * ow);

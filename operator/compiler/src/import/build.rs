@@ -124,7 +124,6 @@ impl Builder {
             | Op::Binary(_)
             | Op::Select
             | Op::Conv { .. }
-            | Op::ConvTranspose { .. }
             | Op::MatMul
             | Op::Pool { .. }
             | Op::Reduce { .. }
@@ -174,9 +173,7 @@ impl Builder {
     /// Whether a comparison of integers may be one of f32, which is what plans compute in: small types are exact; against a
     /// constant below 2²⁴ any integer is, because rounding keeps the order and nothing rounds to such a constant but itself.
     fn compares_exactly_in_f32(&self, a: ValueId, b: ValueId) -> bool {
-        let small = |id: ValueId| {
-            self.known(id).is_some_and(|t| t.ints().iter().all(|x| x.unsigned_abs() < 1 << 24))
-        };
+        let small = |id: ValueId| self.known(id).is_some_and(|t| t.ints().iter().all(|x| x.unsigned_abs() < 1 << 24));
         match self.dtype(a) {
             DType::Bool | DType::U8 | DType::I8 | DType::U16 | DType::I16 => true,
             DType::U32 | DType::I32 | DType::I64 => small(a) || small(b),

@@ -165,8 +165,7 @@ impl Lowering<'_> {
                     // Products and chains are other tasks; one of them that comes here has a form that they do not take.
                     Op::Unary(_) | Op::Binary(_) | Op::Select | Op::Cast => Err(refuse(node, "this type of elements")),
                     Op::Conv { .. } | Op::MatMul => Err(refuse(node, "this type of elements")),
-                    Op::ConvTranspose { .. }
-                    | Op::ArgReduce { .. }
+                    Op::ArgReduce { .. }
                     | Op::CumSum { .. }
                     | Op::TopK { .. }
                     | Op::GatherElements { .. }

@@ -2,7 +2,7 @@
 
 use crate::ir::{BinaryOp, DType, Op, ReduceKind, UnaryOp, ValueId};
 
-use super::super::build::{Result, invalid};
+use super::super::build::{Builder, Result, invalid};
 use super::super::call::{Call, extent, resolve_axes};
 
 /// The axes of a reduction; `None` when it reduces nothing.
@@ -74,8 +74,33 @@ pub(super) fn arg(call: &mut Call<'_, '_>, largest: bool) -> Result<Vec<ValueId>
     let x = call.input(0)?;
     let axis = call.axis(call.int("axis", 0), call.b.rank(x))?;
     let last = call.flag("select_last_index", false);
-    let y = call.b.one(Op::ArgReduce { largest, axis, last }, &[x], None)?;
+    let y = best_index(call.b, x, largest, axis, last)?;
     Ok(vec![finish(call, y, &[axis])?])
+}
+
+/// The index of the best element. Numbers that f32 holds exactly are compared with the best one, and the first (or last) index
+/// that is not worse is taken: steps that every plan has.
+fn best_index(b: &mut Builder, x: ValueId, largest: bool, axis: usize, last: bool) -> Result<ValueId> {
+    let len = b.shape(x).get(axis).copied().unwrap_or(0);
+    let exact = match b.dtype(x) {
+        DType::F32 | DType::Bool | DType::U8 | DType::I8 | DType::U16 | DType::I16 => true,
+        DType::U32 | DType::I32 | DType::I64 => false,
+    };
+    if !exact || b.known(x).is_some() || len >= 1 << 24 {
+        return b.one(Op::ArgReduce { largest, axis, last }, &[x], None);
+    }
+    let rank = b.rank(x);
+    let x = b.cast(x, DType::F32)?;
+    let kind = if largest { ReduceKind::Max } else { ReduceKind::Min };
+    let best = b.one(Op::Reduce { kind, axes: vec![axis] }, &[x], None)?;
+    let worse = if largest { b.binary(BinaryOp::Less, x, best)? } else { b.binary(BinaryOp::Less, best, x)? };
+    let numbers = b.constant(crate::ir::Tensor::f32(vec![len], (0..len).map(|i| i as f32).collect()));
+    let numbers = b.along(numbers, axis, rank)?;
+    let none = b.scalar(DType::F32, if last { -1.0 } else { len as f64 });
+    let index = b.select(worse, none, numbers)?;
+    let kind = if last { ReduceKind::Max } else { ReduceKind::Min };
+    let index = b.one(Op::Reduce { kind, axes: vec![axis] }, &[index], None)?;
+    b.cast(index, DType::I64)
 }
 
 /// Before operator set 13 everything from `axis` on is one row.
@@ -103,7 +128,7 @@ pub(super) fn softmax(call: &mut Call<'_, '_>, log: bool) -> Result<Vec<ValueId>
 pub(super) fn hardmax(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
     let (x, axis, shape) = rows(call)?;
     let rank = call.b.rank(x);
-    let best = call.b.one(Op::ArgReduce { largest: true, axis, last: false }, &[x], None)?;
+    let best = best_index(call.b, x, true, axis, false)?;
     let len = call.b.shape(x)[axis];
     let numbers = call.b.constant(crate::ir::Tensor::int(DType::I64, vec![len], (0..len as i64).collect()));
     let numbers = call.b.along(numbers, axis, rank)?;

@@ -1,6 +1,6 @@
 //! Convolutions and pooling. One-dimensional ones become two-dimensional with a height of 1.
 
-use crate::ir::{DType, Op, PoolKind, ReduceKind, ValueId, Window};
+use crate::ir::{BinaryOp, DType, Op, PoolKind, ReduceKind, ValueId, Window};
 use crate::shape::window_extent;
 
 use super::super::build::{Result, invalid, unsupported};
@@ -151,10 +151,82 @@ pub(super) fn conv_transpose(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
     }
     let x = call.b.reshape(x, input)?;
     let w = call.b.reshape(w, lift(&weights))?;
+    let patches = a.window.kernel == a.window.strides && a.window.dilations == [1; 2] && a.window.pads == [0; 4];
+    let y = if patches && groups == 1 && extra == [0; 2] && wish == [0; 2] {
+        patch_each(call, x, w, &out)?
+    } else {
+        convolve_spread(call, x, w, &a.window, groups, &out)?
+    };
+    finish(call, y, a.one_dimensional)
+}
+
+/// Windows that do not overlap: a product gives every input pixel its patch, and patches are put side by side.
+fn patch_each(call: &mut Call<'_, '_>, x: ValueId, w: ValueId, out: &[usize]) -> Result<ValueId> {
+    let (&[n, c, ih, iw], &[channels, o, kh, kw]) = (call.b.shape(x), call.b.shape(w)) else {
+        return invalid("input and weights need four dimensions");
+    };
+    if c != channels {
+        return invalid(format!("{c} channels and weights for {channels}"));
+    }
+    let b = &mut *call.b;
+    let w = b.reshape(w, vec![c, o * kh * kw])?;
+    let w = b.transpose(w, vec![1, 0])?;
+    let x = b.reshape(x, vec![n, c, ih * iw])?;
+    let mut y = b.one(Op::MatMul, &[w, x], None)?;
+    if let Some(bias) = call.optional(2) {
+        let bias = call.b.reshape(bias, vec![o, 1])?;
+        let bias = call.b.expand(bias, vec![o, kh * kw])?;
+        let bias = call.b.reshape(bias, vec![o * kh * kw, 1])?;
+        y = call.b.binary(BinaryOp::Add, y, bias)?;
+    }
+    let y = call.b.reshape(y, vec![n, o, kh, kw, ih, iw])?;
+    let y = call.b.transpose(y, vec![0, 1, 4, 2, 5, 3])?;
+    call.b.reshape(y, out.to_vec())
+}
+
+/// The general case: pixels spread by the stride with zeros between them, convolved with the mirrored window.
+fn convolve_spread(
+    call: &mut Call<'_, '_>,
+    x: ValueId,
+    w: ValueId,
+    window: &Window,
+    groups: usize,
+    out: &[usize],
+) -> Result<ValueId> {
+    let (&[n, c, ih, iw], &[channels, per_group, kh, kw]) = (call.b.shape(x), call.b.shape(w)) else {
+        return invalid("input and weights need four dimensions");
+    };
+    if c != channels || groups == 0 || c % groups != 0 {
+        return invalid(format!("{c} channels, weights for {channels}, {groups} groups"));
+    }
+    let b = &mut *call.b;
+    let zeros = crate::ir::PadMode::Constant(0.0);
+    let [sh, sw] = window.strides;
+    let mut x = x;
+    if window.strides != [1; 2] {
+        x = b.reshape(x, vec![n * c, ih, 1, iw, 1])?;
+        let op = Op::Pad { before: vec![0; 5], mode: zeros };
+        x = b.one(op, &[x], Some((DType::F32, vec![n * c, ih, sh, iw, sw])))?;
+        x = b.reshape(x, vec![n, c, ih * sh, iw * sw])?;
+    }
+    // As long as the mirrored window needs to give every output; the zeros after the last pixel may be cut again.
+    let (mut before, mut padded) = (vec![0; 4], vec![n, c, 0, 0]);
+    for dim in 0..2 {
+        let reach = (window.kernel[dim] - 1) * window.dilations[dim];
+        before[dim + 2] = reach as isize - window.pads[dim] as isize;
+        padded[dim + 2] = out[dim + 2] + reach;
+    }
+    x = b.one(Op::Pad { before, mode: zeros }, &[x], Some((DType::F32, padded)))?;
+    let w = b.reshape(w, vec![groups, c / groups, per_group, kh, kw])?;
+    let w = b.transpose(w, vec![0, 2, 1, 3, 4])?;
+    let shape = vec![groups * per_group, c / groups, kh, kw];
+    let w = b.reshape(w, shape.clone())?;
+    let mirror = Op::Slice { starts: vec![0, 0, kh - 1, kw - 1], steps: vec![1, 1, -1, -1] };
+    let w = b.one(mirror, &[w], Some((DType::F32, shape)))?;
     let mut inputs = vec![x, w];
     inputs.extend(call.optional(2));
-    let y = call.b.one(Op::ConvTranspose { window: a.window, groups }, &inputs, Some((DType::F32, out)))?;
-    finish(call, y, a.one_dimensional)
+    let window = Window { strides: [1; 2], pads: [0; 4], ..*window };
+    call.b.one(Op::Conv { window, groups }, &inputs, None)
 }
 
 fn pool(call: &mut Call<'_, '_>, kind: PoolKind) -> Result<Vec<ValueId>> {
