@@ -59,9 +59,6 @@ pub(super) fn nearest(domain: &str, operator: &str) -> Option<String> {
     let advice =
         match operator {
             "Loop" | "Scan" => "unroll it when exporting (fixed sequence length)",
-            "LSTM" | "GRU" | "RNN" => {
-                "export a convolutional or attention model, or unroll it into MatMul, Sigmoid and Tanh"
-            }
             "NonMaxSuppression" | "NonZero" | "Unique" | "Compress" => {
                 "its output has no fixed size; export without post-processing and do that in the application"
             }

@@ -7,6 +7,7 @@ mod normalize;
 mod pick;
 mod product;
 mod quantize;
+mod recurrent;
 mod reduce;
 mod resize;
 mod window;
@@ -202,6 +203,10 @@ pub(super) fn handler(domain: &str, operator: &str) -> Option<Handler> {
         "OneHot" => pick::one_hot,
         "Trilu" => pick::trilu,
         "EyeLike" => pick::eye_like,
+
+        "LSTM" => recurrent::lstm,
+        "GRU" => recurrent::gru,
+        "RNN" => recurrent::rnn,
 
         "QuantizeLinear" => quantize::quantize,
         "DequantizeLinear" => quantize::dequantize,

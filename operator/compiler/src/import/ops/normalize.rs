@@ -89,7 +89,7 @@ pub(super) fn group(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
     let epsilon = call.float("epsilon", 1e-5);
     let shape = call.b.shape(x).to_vec();
     let groups = usize::try_from(call.int("num_groups", 0)).unwrap_or(0);
-    if shape.len() < 2 || groups == 0 || shape[1] % groups != 0 {
+    if shape.len() < 2 || groups == 0 || !shape[1].is_multiple_of(groups) {
         return invalid(format!("{groups} groups of shape {shape:?}"));
     }
     let split = [shape[0], groups, shape[1..].iter().product::<usize>() / groups];

@@ -200,7 +200,7 @@ fn run(
             }
             (None, None, _) => return invalid("neither scales nor sizes"),
         };
-        if !(scale > 0.0) {
+        if scale.is_nan() || scale <= 0.0 {
             return invalid(format!("a scale of {scale}"));
         }
         if output != input || scale != 1.0 || mode.coordinates == "tf_crop_and_resize" {
