@@ -61,7 +61,8 @@ fn vectors(graph: &Graph, bytes: &[u8]) -> Result<Vectors, String> {
     (0..golden.len())
         .map(|v| {
             let given = graph.inputs.iter().zip(&inputs).map(|(id, s)| tensor(id, golden.input(v, &s.name))).collect();
-            let wanted = graph.outputs.iter().zip(&outputs).map(|(id, s)| tensor(id, golden.output(v, &s.name))).collect();
+            let wanted =
+                graph.outputs.iter().zip(&outputs).map(|(id, s)| tensor(id, golden.output(v, &s.name))).collect();
             let pair: (Option<_>, Option<_>) = (given, wanted);
             pair.0.zip(pair.1).ok_or_else(|| "the golden file lacks a tensor".to_owned())
         })
@@ -132,9 +133,9 @@ fn run(folder: &Path) -> Outcome {
         Ok(vectors) => vectors,
         Err(message) => return Outcome { message, ..outcome },
     };
-    let judged = vectors.iter().try_for_each(|(inputs, wanted)| {
-        compare(&eval::evaluate(&graph, inputs).map_err(|e| e.to_string())?, wanted)
-    });
+    let judged = vectors
+        .iter()
+        .try_for_each(|(inputs, wanted)| compare(&eval::evaluate(&graph, inputs).map_err(|e| e.to_string())?, wanted));
     match judged {
         Ok(()) => outcome.evaluated = true,
         Err(message) => return Outcome { message: format!("evaluator: {message}"), ..outcome },

@@ -9,6 +9,9 @@ use crate::{UnsupportedOperator, VerdictReason};
 /// Lines of one kind that a message quotes.
 const MAX_QUOTED: usize = 20;
 
+/// Nodes that a verdict lists: it travels as JSON, and a hostile model has millions.
+const MAX_LISTED: usize = 10_000;
+
 /// An input whose shape cannot be known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenInput {
@@ -47,6 +50,9 @@ impl Findings {
     }
 
     pub(super) fn unsupported(&mut self, node: &Node<'_>, nearest: Option<String>) {
+        if self.unsupported.len() >= MAX_LISTED {
+            return;
+        }
         let operator =
             if node.domain.is_empty() { node.op_type.clone() } else { format!("{}.{}", node.domain, node.op_type) };
         self.unsupported.push(UnsupportedOperator { operator, node: node.label().to_owned(), nearest });

@@ -1,10 +1,10 @@
 //! Lowering: from the IR to a plan and its weights.
 //!
-//! 1. [`fuse`] decides which nodes run together: what follows a product or convolution is folded into its weights, becomes
+//! 1. `fuse` decides which nodes run together: what follows a product or convolution is folded into its weights, becomes
 //!    its bias and bounds, or runs as a program on its result; chains of element-wise nodes become one program.
-//! 2. [`product`], [`window`], [`elementwise`] and [`movement`] turn each of these into a [`Unit`]: what it reads and writes, how much scratch
-//!    it needs, and how its steps look once places are known. Weights get their final layout in [`weights`].
-//! 3. [`place`] gives every buffer a place in one arena by liveness; then the steps are written.
+//! 2. `product`, `window`, `elementwise` and `movement` turn each of these into a `Unit`: what it reads and writes, how much scratch
+//!    it needs, and how its steps look once places are known. Weights get their final layout in `weights`.
+//! 3. `place` gives every buffer a place in one arena by liveness; then the steps are written.
 //!
 //! Everything is in the order of the graph; nothing depends on hashing, time or the host.
 

@@ -176,3 +176,24 @@ fn absurd_numbers_of_inputs_are_refused() {
     let verdict = check(&request(model.model()));
     assert!(verdict.message.contains("64 inputs"), "{}", verdict.message);
 }
+
+#[test]
+fn numbers_that_ask_for_memory_are_refused() {
+    let number = |name: &str, x: i64| [int(2, 7), part(8, name), part(9, x.to_le_bytes())].concat();
+    let attribute = |name: &str, x: i64| [part(1, name), int(3, x), int(20, 2)].concat();
+    let dims = [Dim::Is(1 << 28)];
+    let mut range = chain(&[Dim::Is(1)], vec![node("Range", &["a", "b", "c"], &["y"], &[])]);
+    range.constants = vec![number("a", 0), number("b", i64::MAX), number("c", 1)];
+    let split = chain(&dims, vec![node("Split", &["x"], &["y"], &[attribute("num_outputs", 1 << 28)])]);
+    let mut hot = chain(&[Dim::Is(1)], vec![node("OneHot", &["x", "depth", "values"], &["y"], &[])]);
+    hot.constants = vec![number("depth", 1 << 28), floats("values", &[2], &[0.0, 1.0])];
+    let hardmax = chain(&dims, vec![node("Hardmax", &["x"], &["y"], &[])]);
+    let axes: Vec<u8> = (0..500_000i64).flat_map(|a| a.to_le_bytes()).collect();
+    let mut unsqueeze = chain(&[Dim::Is(1)], vec![node("Unsqueeze", &["x", "axes"], &["y"], &[])]);
+    unsqueeze.constants = vec![[int(1, 500_000), int(2, 7), part(8, "axes"), part(9, axes)].concat()];
+    for model in [range, split, hot, hardmax, unsqueeze] {
+        let verdict = check(&request(model.model()));
+        assert!(!verdict.fits, "{}", verdict.message);
+        assert_ne!(verdict.reason, VerdictReason::MemoryExceeded, "it was built first: {}", verdict.message);
+    }
+}

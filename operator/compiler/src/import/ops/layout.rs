@@ -6,6 +6,9 @@ use super::super::build::{Result, invalid, unsupported};
 use super::super::call::{Call, extent, resolve_axes};
 use super::super::tensor;
 
+/// Most parts that a tensor is split into.
+const MAX_PARTS: usize = 1 << 16;
+
 pub(super) fn constant(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
     let tensor = if let Some(value) = call.attribute("value") {
         let Some(proto) = &value.tensor else { return invalid("its value is no tensor") };
@@ -107,7 +110,11 @@ pub(super) fn squeeze(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
 pub(super) fn unsqueeze(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
     let x = call.input(0)?;
     let Some(axes) = call.ints_or_input("axes", 1)? else { return invalid("axes are missing") };
-    let axes = resolve_axes(&axes, call.b.rank(x) + axes.len())?;
+    let rank = call.b.rank(x) + axes.len();
+    if rank > crate::shape::MAX_RANK {
+        return unsupported(format!("a tensor of {rank} dimensions"));
+    }
+    let axes = resolve_axes(&axes, rank)?;
     let mut shape = call.b.shape(x).to_vec();
     axes.iter().for_each(|d| shape.insert(*d, 1));
     Ok(vec![call.b.reshape(x, shape)?])
@@ -178,6 +185,9 @@ pub(super) fn split(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
         None => {
             // Equal parts, the last one smaller where it does not come out even.
             let parts = extent(call.int("num_outputs", outputs as i64))?.max(1);
+            if parts > MAX_PARTS {
+                return invalid(format!("{parts} parts"));
+            }
             let each = shape[axis].div_ceil(parts);
             (0..parts).map(|i| each.min(shape[axis].saturating_sub(i * each))).collect()
         }

@@ -6,6 +6,9 @@ use super::super::build::{Result, invalid, unsupported};
 use super::super::call::{Call, extent, resolve_axis};
 use super::layout::number;
 
+/// Most numbers that are made by counting: 128 MiB of them. A constant in the file has no such limit, it was paid for.
+const MAX_NUMBERS: usize = 1 << 24;
+
 pub(super) fn slice(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
     let x = call.input(0)?;
     let shape = call.b.shape(x).to_vec();
@@ -136,7 +139,7 @@ pub(super) fn range(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
         return invalid("start, limit or delta has no element");
     };
     let count = ((z - a) / d).ceil().max(0.0);
-    if !count.is_finite() || count > 1e8 {
+    if !count.is_finite() || count > MAX_NUMBERS as f64 {
         return invalid(format!("a range from {a} to {z} by {d}"));
     }
     let count = count as usize;
@@ -154,6 +157,9 @@ pub(super) fn one_hot(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
     let (indices, values) = (call.input(0)?, call.input(2)?);
     let depth = call.known(1)?.and_then(|t| number(&t)).unwrap_or(-1.0);
     let depth = extent(depth as i64)?;
+    if depth > MAX_NUMBERS {
+        return unsupported(format!("a depth of {depth}"));
+    }
     let rank = call.b.rank(indices) + 1;
     let axis = call.axis(call.int("axis", -1), rank)?;
     let mut shape = call.b.shape(indices).to_vec();
@@ -179,7 +185,7 @@ pub(super) fn one_hot(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
 
 /// A Boolean matrix of a condition on row and column.
 fn mask(call: &mut Call<'_, '_>, rows: usize, cols: usize, f: impl Fn(i64, i64) -> bool) -> Result<ValueId> {
-    if crate::shape::elements(&[rows, cols])? > 1 << 24 {
+    if crate::shape::elements(&[rows, cols])? > MAX_NUMBERS {
         return unsupported(format!("a matrix of {rows} × {cols}"));
     }
     let elements =

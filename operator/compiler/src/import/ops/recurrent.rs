@@ -1,6 +1,6 @@
 //! Recurrent layers, unrolled: sequences have a fixed length here. The product with the input is one for all steps.
 
-use crate::ir::{BinaryOp, DType, Op, Tensor, UnaryOp, ValueId};
+use crate::ir::{BinaryOp, DType, Op, UnaryOp, ValueId};
 
 use super::super::build::{Builder, Result, invalid, unsupported};
 use super::super::call::Call;
@@ -189,7 +189,10 @@ fn direction(call: &mut Call<'_, '_>, x: ValueId, d: usize, gates: usize, hidden
             inputs = b.binary(BinaryOp::Add, inputs, early)?;
             slice(b, bias, 0, size, size)?
         }
-        None => b.constant(Tensor::f32(vec![size], vec![0.0; size])),
+        None => {
+            let zero = b.scalar(DType::F32, 0.0);
+            b.expand(zero, vec![size])?
+        }
     };
     Ok(Direction { inputs, recurrence, bias })
 }

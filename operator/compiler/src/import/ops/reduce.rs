@@ -2,7 +2,7 @@
 
 use crate::ir::{BinaryOp, DType, Op, ReduceKind, UnaryOp, ValueId};
 
-use super::super::build::{Builder, Result, invalid};
+use super::super::build::{Builder, Result, invalid, unsupported};
 use super::super::call::{Call, extent, resolve_axes};
 
 /// The axes of a reduction; `None` when it reduces nothing.
@@ -130,6 +130,9 @@ pub(super) fn hardmax(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
     let rank = call.b.rank(x);
     let best = best_index(call.b, x, true, axis, false)?;
     let len = call.b.shape(x)[axis];
+    if len >= 1 << 24 {
+        return unsupported(format!("rows of {len}"));
+    }
     let numbers = call.b.constant(crate::ir::Tensor::int(DType::I64, vec![len], (0..len as i64).collect()));
     let numbers = call.b.along(numbers, axis, rank)?;
     let equal = call.b.binary(BinaryOp::Equal, best, numbers)?;
