@@ -1,0 +1,115 @@
+//! Wishes that are not about models: tokens, and gateways that are retired, revoked or labelled.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::PoisonError;
+
+use ballast_bundle::UnixMillis;
+use ballast_fleet::Fleet;
+use ballast_fleet::store::{GatewayState, StoreError};
+use kube::ResourceExt as _;
+
+use crate::controller::Controller;
+use crate::objects::Objects;
+
+impl Controller {
+    /// Carries out what the objects say of tokens and gateways. Errors are logged and tried again by the next pass.
+    pub(crate) async fn administer(&self, objects: &Objects, fleet: &Fleet) {
+        self.keep_tokens(objects).await;
+        let wishes: HashMap<_, _> =
+            objects.gateways.iter().map(|(ns, id, wish)| ((ns.clone(), id.clone()), wish.clone())).collect();
+        let before = {
+            let mut current = self.wishes.write().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *current, wishes.clone())
+        };
+        for ((namespace, id), wish) in &wishes {
+            if before.get(&(namespace.clone(), id.clone())) == Some(wish) {
+                continue;
+            }
+            match self.store.gateway(id.clone()).await {
+                Ok(Some(row)) if row.namespace == *namespace => {}
+                // Not enrolled here (yet): the wish waits for it.
+                Ok(_) => continue,
+                Err(e) => {
+                    tracing::error!(gateway = %id, error = %e, "a gateway's row could not be read");
+                    continue;
+                }
+            }
+            match self.store.wish(id.clone(), wish.state, wish.labels.clone()).await {
+                Ok(row) => {
+                    tracing::info!(gateway = %id, state = ?row.state, "gateway set as its object says");
+                    if row.state != GatewayState::Enrolled {
+                        fleet.connections().close(id);
+                    }
+                    let target = row.target.clone();
+                    let reports = self.store.reports(id.clone()).await.unwrap_or_default();
+                    self.roster.update(row, reports, target);
+                }
+                Err(StoreError::NoGateway(_)) => {}
+                Err(e) => {
+                    tracing::error!(gateway = %id, error = %e, "a gateway's wish could not be stored; tried again");
+                    self.wishes.write().unwrap_or_else(PoisonError::into_inner).remove(&(namespace.clone(), id.clone()));
+                }
+            }
+        }
+    }
+
+    async fn keep_tokens(&self, objects: &Objects) {
+        let mut wanted = HashSet::new();
+        for (namespace, token, created) in &objects.tokens {
+            let (name, namespace_name) = (token.name_any(), token.namespace().unwrap_or_else(|| "default".into()));
+            wanted.insert((namespace.clone(), namespace_name.clone(), name.clone()));
+            let life = match token.spec.expires_after.millis() {
+                Ok(life) => life,
+                Err(e) => {
+                    tracing::error!(token = name, error = %e, "spec.expiresAfter");
+                    continue;
+                }
+            };
+            if let Err(e) = ballast_fleet::labels::check(&token.spec.labels) {
+                tracing::error!(token = name, error = %e, "spec.labels");
+                continue;
+            }
+            let spec = (token.spec.clone(), *created);
+            let key = (namespace.clone(), name.clone());
+            if self.kept_tokens.lock().unwrap_or_else(PoisonError::into_inner).get(&key).map(|k| &k.0) == Some(&spec) {
+                continue;
+            }
+            let uses = u32::try_from(token.spec.uses).unwrap_or(u32::MAX);
+            let expires = UnixMillis(created.saturating_add(life));
+            let made = self
+                .tokens
+                .create(namespace, &namespace_name, &name, token.spec.labels.clone(), uses, expires, token.spec.allow_replace)
+                .await;
+            match made {
+                Ok(_) => {
+                    tracing::info!(token = name, uses, "enrolment token ready");
+                    self.kept_tokens.lock().unwrap_or_else(PoisonError::into_inner).insert(key, (spec, namespace_name));
+                }
+                Err(e) => tracing::error!(token = name, error = %e, "an enrolment token could not be made; tried again"),
+            }
+        }
+        if !objects.complete {
+            return;
+        }
+        let gone: Vec<_> = {
+            let kept = self.kept_tokens.lock().unwrap_or_else(PoisonError::into_inner);
+            kept.iter()
+                .map(|((ns, name), (_, namespace_name))| (ns.clone(), namespace_name.clone(), name.clone()))
+                .filter(|key| !wanted.contains(key))
+                .collect()
+        };
+        for (namespace, namespace_name, name) in gone {
+            match self.tokens.remove(&namespace, &namespace_name, &name).await {
+                Ok(()) => {
+                    self.kept_tokens.lock().unwrap_or_else(PoisonError::into_inner).remove(&(namespace, name));
+                }
+                Err(e) => tracing::error!(token = name, error = %e, "a token could not be withdrawn; tried again"),
+            }
+        }
+    }
+}
+
+/// Tokens that were made from objects: spec and creation, and the namespace's name.
+pub(crate) type KeptTokens =
+    HashMap<(ballast_bundle::NamespaceUid, String), ((ballast_crds::EnrollmentTokenSpec, u64), String)>;
+

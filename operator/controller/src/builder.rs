@@ -1,0 +1,148 @@
+//! From a wish to artifacts: fetch the variants' sources, compile for each target, take the first variant that fits.
+//! No keys here; nothing is signed.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ballast_bundle::{Digest, TargetName};
+use ballast_compiler::{Artifacts, CompileOutcome, CompileRequest, Verdict, VerdictReason};
+
+use crate::fetch::{FetchError, Fetcher, MAX_GOLDEN, MAX_MODEL};
+use crate::targets::Target;
+use crate::wanted::{SourceRef, Wanted};
+use crate::workers::{BuildError, Workers};
+
+/// No build, for a reason that is not a verdict.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum BuilderError {
+    /// A source.
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    /// A worker.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+}
+
+/// One target's outcome.
+#[derive(Debug, Clone)]
+pub struct Built {
+    /// The variant that was taken, or the first one when none fits.
+    pub variant: String,
+    /// Of that variant.
+    pub verdict: Verdict,
+    /// `None` = does not fit.
+    pub artifacts: Option<Arc<Artifacts>>,
+}
+
+/// All targets' outcomes.
+pub type Builds = BTreeMap<TargetName, Built>;
+
+/// For people who wait: how far it is.
+#[derive(Debug, Clone, Default)]
+pub struct Progress(Arc<Mutex<String>>);
+
+impl Progress {
+    /// What is being done now.
+    pub fn say(&self, text: impl Into<String>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = text.into();
+    }
+
+    /// The last word.
+    pub fn last(&self) -> String {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Builds a release's artifacts.
+pub struct Builder {
+    /// Reads sources.
+    pub fetcher: Fetcher,
+    /// Compile.
+    pub workers: Workers,
+}
+
+impl Builder {
+    /// Compiles `wanted` for all of `targets`, several at a time as the pool allows.
+    pub async fn build(self: &Arc<Self>, wanted: &Arc<Wanted>, targets: Vec<Target>, progress: &Progress) -> Result<Builds, BuilderError> {
+        progress.say("fetching sources");
+        let golden = match &wanted.golden {
+            Some(source) => Some(Arc::new(self.read(source, MAX_GOLDEN).await?)),
+            None => None,
+        };
+        // Each source once, though many targets compile it.
+        let mut models = BTreeMap::<Digest, Arc<Vec<u8>>>::new();
+        for variant in &wanted.variants {
+            if !models.contains_key(&variant.source.digest) {
+                let bytes = self.read(&variant.source, MAX_MODEL).await?;
+                models.insert(variant.source.digest, Arc::new(bytes));
+            }
+        }
+        let (models, count) = (Arc::new(models), targets.len());
+        let mut running = tokio::task::JoinSet::new();
+        progress.say(format!("compiling for {count} targets"));
+        for target in targets {
+            let (builder, wanted, models, golden) =
+                (Arc::clone(self), Arc::clone(wanted), Arc::clone(&models), golden.clone());
+            running.spawn(async move {
+                let name = target.name.clone();
+                builder.for_target(&wanted, &target, &models, golden.as_deref()).await.map(|built| (name, built))
+            });
+        }
+        let mut builds = Builds::new();
+        while let Some(finished) = running.join_next().await {
+            let (name, built) = finished.map_err(|e| BuildError::Failed(e.to_string()))??;
+            builds.insert(name, built);
+            progress.say(format!("compiled for {} of {count} targets", builds.len()));
+        }
+        Ok(builds)
+    }
+
+    async fn read(&self, source: &SourceRef, limit: u64) -> Result<Vec<u8>, FetchError> {
+        self.fetcher.fetch(&source.uri, source.digest, limit).await
+    }
+
+    async fn for_target(
+        &self,
+        wanted: &Wanted,
+        target: &Target,
+        models: &BTreeMap<Digest, Arc<Vec<u8>>>,
+        golden: Option<&Vec<u8>>,
+    ) -> Result<Built, BuilderError> {
+        let mut first = None;
+        for variant in &wanted.variants {
+            let Some(model) = models.get(&variant.source.digest) else { continue };
+            let request = CompileRequest {
+                model: model.as_ref().clone(),
+                model_name: wanted.model.clone(),
+                version: wanted.version.clone(),
+                variant: variant.name.clone(),
+                target: target.spec.clone(),
+                inputs: wanted.inputs.clone(),
+                runtime: wanted.runtime_for(&target.name),
+                verification: wanted.verification.clone(),
+                golden: golden.cloned(),
+            };
+            let started = std::time::Instant::now();
+            let outcome = self.workers.compile(request).await?;
+            let millis = started.elapsed().as_millis();
+            match outcome {
+                CompileOutcome::Built(artifacts) => {
+                    tracing::info!(deployment = %wanted.deployment, version = wanted.version, target_name = %target.name, variant = variant.name, millis, "compiled");
+                    let verdict = artifacts.verdict.clone();
+                    return Ok(Built { variant: variant.name.clone(), verdict, artifacts: Some(Arc::from(artifacts)) });
+                }
+                CompileOutcome::Refused(verdict) => {
+                    tracing::info!(deployment = %wanted.deployment, version = wanted.version, target_name = %target.name, variant = variant.name, reason = ?verdict.reason, millis, "does not fit");
+                    // A model that gives wrong answers is not cured by taking its next form.
+                    let wrong = verdict.reason == VerdictReason::GoldenMismatch;
+                    let built = Built { variant: variant.name.clone(), verdict, artifacts: None };
+                    if wrong {
+                        return Ok(built);
+                    }
+                    first.get_or_insert(built);
+                }
+            }
+        }
+        first.ok_or_else(|| BuildError::Failed("the model has no variants".into()).into())
+    }
+}

@@ -1,0 +1,73 @@
+//! What the controller needs from wherever its objects come from.
+
+use std::sync::Arc;
+
+use ballast_bundle::{DeploymentRef, GatewayId, NamespaceUid};
+use ballast_crds::{EnrollmentToken, HardwareTarget, ModelDeployment, ModelDeploymentStatus};
+use ballast_fleet::{BoxFuture, Wish};
+use kube::ResourceExt as _;
+
+/// A ModelDeployment and where it lives.
+#[derive(Debug, Clone)]
+pub struct Deployment {
+    /// UID of its namespace.
+    pub namespace: NamespaceUid,
+    /// The object as last accepted.
+    pub object: Arc<ModelDeployment>,
+    /// Order of creation: who was first keeps a name.
+    pub created: u64,
+}
+
+impl Deployment {
+    /// Namespace UID and name.
+    pub fn deployment(&self) -> DeploymentRef {
+        DeploymentRef { namespace: self.namespace.clone(), name: self.object.name_any() }
+    }
+
+    /// The namespace's name.
+    pub fn namespace_name(&self) -> String {
+        self.object.namespace().unwrap_or_else(|| "default".into())
+    }
+}
+
+/// All objects as last accepted.
+#[derive(Debug, Clone, Default)]
+pub struct Objects {
+    /// True when the source is whole: only then does an absent object mean that it was removed.
+    pub complete: bool,
+    /// Wishes.
+    pub deployments: Vec<Deployment>,
+    /// Besides the built-in ones, or instead of them.
+    pub targets: Vec<HardwareTarget>,
+    /// By namespace; with the time of creation in milliseconds.
+    pub tokens: Vec<(NamespaceUid, Arc<EnrollmentToken>, u64)>,
+    /// What administrators say of gateways.
+    pub gateways: Vec<(NamespaceUid, GatewayId, Wish)>,
+}
+
+/// What an administrator asks for through the socket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Overlay {
+    /// `spec.rollout.paused`.
+    Paused(bool),
+    /// `ballast.dev/retry`.
+    Retry(u64),
+    /// `spec.model` from a revision.
+    Model(serde_json::Value),
+}
+
+/// Where objects come from.
+pub trait Source: Send + Sync + 'static {
+    /// UID of a namespace by its name; made when nobody asked for it before. Blocking.
+    fn namespace(&self, name: &str) -> Result<NamespaceUid, String>;
+    /// All of them, now.
+    fn objects(&self) -> Objects;
+    /// Ends when they changed since the last time.
+    fn changed(&self) -> BoxFuture<'_, ()>;
+    /// Writes a status if it differs from the one that is there.
+    fn put_status(&self, deployment: &Deployment, status: ModelDeploymentStatus);
+    /// Changes an object as an administrator asks. Blocking.
+    fn overlay(&self, deployment: &Deployment, overlay: Overlay) -> Result<(), String>;
+    /// What is wrong with the source itself: files that cannot be read, and so on; for people.
+    fn problems(&self) -> Vec<String>;
+}

@@ -1,0 +1,162 @@
+//! [`DirectorySource`] as the controller's [`Source`].
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use ballast_bundle::{GatewayId, NamespaceUid};
+use ballast_crds::{EnrollmentToken, Gateway, GatewayState, HardwareTarget, ModelDeployment, ModelDeploymentStatus};
+use ballast_fleet::{BoxFuture, Wish};
+use kube::ResourceExt as _;
+use serde::de::DeserializeOwned;
+
+use super::directory::{Change, DirectorySource};
+use super::store::{Identity, Stored};
+use crate::objects::{Deployment, Objects, Overlay, Source};
+use crate::state::StateDir;
+
+/// How often the directory is looked at.
+const LOOK: Duration = Duration::from_millis(400);
+
+/// The source, and the state directory that holds its store for as long as it is used.
+struct Directory {
+    source: Mutex<DirectorySource>,
+    _state: Arc<StateDir>,
+}
+
+/// Opens a directory; its first look is done.
+pub fn open(directory: &Path, state: Arc<StateDir>) -> anyhow::Result<Arc<dyn Source>> {
+    let mut source = DirectorySource::open(directory, &state.path(""))?;
+    source.poll(ballast_fleet::now())?;
+    for problem in source.problems() {
+        tracing::warn!("{problem}");
+    }
+    Ok(Arc::new(Directory { source: Mutex::new(source), _state: state }))
+}
+
+impl Directory {
+    /// Every change of the source is one call, whole or not done: a panic in the middle leaves nothing half done.
+    fn source(&self) -> MutexGuard<'_, DirectorySource> {
+        self.source.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks once; whether anything that the controller sees changed.
+    fn look(&self) -> bool {
+        let mut source = self.source();
+        let (problems, whole) = (source.problems().to_vec(), source.is_whole());
+        let changes = source.poll(ballast_fleet::now()).unwrap_or_else(|error| {
+            tracing::error!("objects cannot be kept: {error}");
+            Vec::new()
+        });
+        for change in &changes {
+            match change {
+                Change::Put(identity) => tracing::info!("{identity} accepted"),
+                Change::Removed(identity) => tracing::info!("{identity} removed"),
+            }
+        }
+        let known: BTreeSet<_> = problems.iter().collect();
+        for problem in source.problems().iter().filter(|problem| !known.contains(problem)) {
+            tracing::warn!("{problem}");
+        }
+        !changes.is_empty() || source.problems() != problems || source.is_whole() != whole
+    }
+}
+
+fn typed<T: DeserializeOwned>(stored: &Stored) -> Option<T> {
+    serde_json::from_value(stored.complete())
+        .inspect_err(|error| tracing::error!("{} was admitted and cannot be understood: {error}", stored.identity))
+        .ok()
+}
+
+impl Source for Directory {
+    fn namespace(&self, name: &str) -> Result<NamespaceUid, String> {
+        self.source().namespace(name).map_err(|error| error.to_string())
+    }
+
+    fn objects(&self) -> Objects {
+        let mut source = self.source();
+        let stored: Vec<Stored> = source.objects().cloned().collect();
+        let mut objects = Objects { complete: source.is_whole(), ..Objects::default() };
+        for stored in &stored {
+            let kind = stored.identity.kind.as_str();
+            if kind == "HardwareTarget" {
+                objects.targets.extend(typed::<HardwareTarget>(stored));
+                continue;
+            }
+            let namespace = match source.namespace(&stored.identity.namespace) {
+                Ok(namespace) => namespace,
+                Err(error) => {
+                    tracing::error!("namespace {}: {error}", stored.identity.namespace);
+                    objects.complete = false;
+                    continue;
+                }
+            };
+            let created = stored.created.0;
+            match kind {
+                "ModelDeployment" => objects.deployments.extend(
+                    typed::<ModelDeployment>(stored).map(|object| Deployment { namespace, object: Arc::new(object), created }),
+                ),
+                "EnrollmentToken" => {
+                    objects.tokens.extend(typed::<EnrollmentToken>(stored).map(|token| (namespace, Arc::new(token), created)));
+                }
+                "Gateway" => objects.gateways.extend(typed::<Gateway>(stored).and_then(|gateway| {
+                    let id: GatewayId = gateway.name_any().parse().ok()?;
+                    Some((namespace, id, wish(gateway)))
+                })),
+                _ => {}
+            }
+        }
+        objects
+    }
+
+    fn changed(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            loop {
+                tokio::time::sleep(LOOK).await;
+                // A look is a few stat calls; it reads and writes only when something changed.
+                if tokio::task::block_in_place(|| self.look()) {
+                    return;
+                }
+            }
+        })
+    }
+
+    fn put_status(&self, deployment: &Deployment, status: ModelDeploymentStatus) {
+        let written = serde_json::to_value(status)
+            .map_err(|error| error.to_string())
+            .and_then(|status| self.source().put_status(&identity(deployment), status).map_err(|error| error.to_string()));
+        if let Err(error) = written {
+            tracing::error!("status of {} cannot be kept: {error}", deployment.deployment());
+        }
+    }
+
+    fn overlay(&self, deployment: &Deployment, overlay: Overlay) -> Result<(), String> {
+        self.source().overlay(&identity(deployment), |fields, own| match overlay {
+            Overlay::Paused(paused) => fields.with_paused(own, Some(paused)),
+            Overlay::Retry(counter) => fields.with_retry(counter),
+            Overlay::Model(model) => fields.with_model(own, model),
+        })
+    }
+
+    fn problems(&self) -> Vec<String> {
+        self.source().problems().iter().map(ToString::to_string).collect()
+    }
+}
+
+fn identity(deployment: &Deployment) -> Identity {
+    Identity {
+        kind: "ModelDeployment".into(),
+        namespace: deployment.namespace_name(),
+        name: deployment.object.name_any(),
+    }
+}
+
+fn wish(gateway: Gateway) -> Wish {
+    let state = match gateway.spec.state {
+        GatewayState::Enrolled => ballast_fleet::store::GatewayState::Enrolled,
+        GatewayState::Retired => ballast_fleet::store::GatewayState::Retired,
+        GatewayState::Revoked => ballast_fleet::store::GatewayState::Revoked,
+    };
+    Wish { state, labels: gateway.spec.labels }
+}

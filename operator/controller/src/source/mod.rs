@@ -1,0 +1,16 @@
+//! Without Kubernetes: objects out of a directory of YAML files, kept in an object store below `--state`.
+//!
+//! The store gives what an API server would: UID, generation, resource version, history, status, and the checks at create
+//! and update. It never writes into the watched tree, except overlays below `<directory>/.ballast/` that an administrator
+//! asks for.
+
+mod adapter;
+mod directory;
+mod files;
+mod overlay;
+mod store;
+
+pub use adapter::open;
+pub use directory::{Change, DirectorySource, Problem};
+pub use overlay::OverlaidFields;
+pub use store::{Identity, ObjectStore, Revision, Stored};

@@ -1,0 +1,113 @@
+//! Enrolment tokens: from EnrollmentToken objects and the administrator's socket to the store and to files.
+//!
+//! A token's text is in `tokens/NAME` (`tokens/@NAMESPACE/NAME` outside `default`), 0600. The store keeps its hash only.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use ballast_bundle::{Digest, NamespaceUid, UnixMillis};
+use ballast_fleet::labels::Labels;
+use ballast_fleet::store::{GatewayStore, StoreError};
+use ballast_fleet::token::{Token, TokenRecord, hash};
+
+use crate::state::{self, StateDir, StateError};
+
+/// A token could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenError {
+    /// A name that cannot be a file's.
+    #[error("{0:?} is not a name for a token; write lower-case letters, digits, '-' and '.'")]
+    Name(String),
+    /// Files.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// Store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Randomness.
+    #[error("no randomness for a token: {0}")]
+    Random(String),
+}
+
+/// Makes tokens.
+pub struct Tokens {
+    state: Arc<StateDir>,
+    store: Arc<dyn GatewayStore>,
+    endpoint: String,
+    ca: Digest,
+}
+
+impl Tokens {
+    /// Tokens point to `endpoint` and pin the certificate authority with digest `ca`.
+    pub fn new(state: Arc<StateDir>, store: Arc<dyn GatewayStore>, endpoint: String, ca: Digest) -> Self {
+        Self { state, store, endpoint, ca }
+    }
+
+    /// Makes or updates a token and returns its text. The secret stays the same as long as its file is there.
+    #[expect(clippy::too_many_arguments, reason = "they are the fields of one object")]
+    pub async fn create(
+        &self,
+        namespace: &NamespaceUid,
+        namespace_name: &str,
+        name: &str,
+        labels: Labels,
+        uses: u32,
+        expires: UnixMillis,
+        allow_replace: bool,
+    ) -> Result<String, TokenError> {
+        let path = self.path(namespace_name, name)?;
+        let known = std::fs::read_to_string(&path).ok().and_then(|text| Token::from_text(&text).ok());
+        let token = match known {
+            Some(token) => Token { endpoint: self.endpoint.clone(), ca_sha256: self.ca, ..token },
+            None => Token::new(self.endpoint.clone(), self.ca).map_err(|e| TokenError::Random(e.to_string()))?,
+        };
+        let record = TokenRecord {
+            hash: hash(&token.secret),
+            name: name.to_owned(),
+            namespace: namespace.clone(),
+            labels,
+            uses,
+            used: 0,
+            expires,
+            allow_replace,
+        };
+        // The store first: whoever finds the file can use it.
+        self.store.put_token(record).await?;
+        let text = token.to_text();
+        if std::fs::read_to_string(&path).is_ok_and(|known| known.trim() == text) {
+            return Ok(text);
+        }
+        state::write(&path, format!("{text}\n").as_bytes(), 0o600)?;
+        Ok(text)
+    }
+
+    /// Withdraws a token.
+    pub async fn remove(&self, namespace: &NamespaceUid, namespace_name: &str, name: &str) -> Result<(), TokenError> {
+        let path = self.path(namespace_name, name)?;
+        self.store.remove_token(namespace.clone(), name.to_owned()).await?;
+        match std::fs::remove_file(&path) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                Err(StateError::File { doing: "removed", path, source }.into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn path(&self, namespace_name: &str, name: &str) -> Result<PathBuf, TokenError> {
+        let ok = |s: &str| {
+            let bytes = s.as_bytes();
+            let outer = |b: Option<&u8>| b.is_some_and(u8::is_ascii_alphanumeric);
+            bytes.len() <= 253
+                && outer(bytes.first())
+                && outer(bytes.last())
+                && bytes.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.'))
+        };
+        if !ok(name) || !ok(namespace_name) {
+            return Err(TokenError::Name(name.chars().take(80).collect()));
+        }
+        Ok(match namespace_name {
+            "default" => self.state.path("tokens").join(name),
+            other => self.state.path("tokens").join(format!("@{other}")).join(name),
+        })
+    }
+}

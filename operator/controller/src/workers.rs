@@ -1,0 +1,144 @@
+//! Compiling in child processes: a bounded pool, results cached by content, two crashes on one input and no third try.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ballast_bundle::Digest;
+use ballast_compiler::{Artifacts, COMPILER_VERSION, CompileOutcome, CompileRequest, Verdict};
+use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
+
+use crate::compilation::Compiler;
+use crate::state::{self, StateDir, StateError};
+
+/// Crashes on one input after which it is not tried again by this process.
+const CRASHES: u32 = 2;
+
+/// A compilation has no result.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum BuildError {
+    /// The worker died on this input, repeatedly.
+    #[error("the compiler's worker died twice on this model ({0}); the model is at fault or the compiler is: report it")]
+    Crashed(String),
+    /// The worker could not do its work this time.
+    #[error("the compiler's worker failed ({0}); it is tried again")]
+    Failed(String),
+    /// Cache.
+    #[error("{0}")]
+    State(String),
+}
+
+impl From<StateError> for BuildError {
+    fn from(error: StateError) -> Self {
+        Self::State(error.to_string())
+    }
+}
+
+/// `cache/<key>/outcome.json`, beside the artifacts.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Cached {
+    format: u32,
+    compiler: u32,
+    verdict: Verdict,
+    /// Digests of weights, plan, contract and golden, when they were built.
+    built: Option<[Digest; 4]>,
+}
+
+const FILES: [&str; 4] = ["weights.bin", "plan.bin", "contract.json", "golden.safetensors"];
+
+/// The pool.
+pub struct Workers {
+    state: Arc<StateDir>,
+    compiler: Arc<dyn Compiler>,
+    slots: Semaphore,
+    crashes: Mutex<HashMap<Digest, (u32, String)>>,
+}
+
+impl Workers {
+    /// `count` compilations at once.
+    pub fn new(state: Arc<StateDir>, compiler: Arc<dyn Compiler>, count: usize) -> Self {
+        Self { state, compiler, slots: Semaphore::new(count), crashes: Mutex::default() }
+    }
+
+    /// Compiles, or takes the result of the same compilation from the cache. Only called with sources that were just
+    /// read on behalf of the namespace that asks: the cache never gives anybody what it could not read itself.
+    pub async fn compile(&self, request: CompileRequest) -> Result<CompileOutcome, BuildError> {
+        let key = key(&request)?;
+        let directory = self.state.path("cache").join(key.hex());
+        let cached = {
+            let directory = directory.clone();
+            blocking(move || load(&directory)).await?
+        };
+        if let Some(outcome) = cached? {
+            return Ok(outcome);
+        }
+        let crashed = self.crashes.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+        if let Some((count, message)) = crashed.filter(|(count, _)| *count >= CRASHES) {
+            tracing::debug!(count, "not compiled again");
+            return Err(BuildError::Crashed(message));
+        }
+        let _slot = self.slots.acquire().await.map_err(|e| BuildError::Failed(e.to_string()))?;
+        let compiler = Arc::clone(&self.compiler);
+        let ran = blocking(move || compiler.compile(&request)).await?;
+        match ran {
+            Ok(outcome) => {
+                let stored = blocking(move || store(&directory, &outcome).map(|()| outcome)).await?;
+                self.crashes.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+                Ok(stored?)
+            }
+            Err(message) => {
+                let mut crashes = self.crashes.lock().unwrap_or_else(PoisonError::into_inner);
+                let entry = crashes.entry(key).or_insert((0, String::new()));
+                *entry = (entry.0 + 1, message.clone());
+                if entry.0 >= CRASHES { Err(BuildError::Crashed(message)) } else { Err(BuildError::Failed(message)) }
+            }
+        }
+    }
+}
+
+/// What a compilation depends on, and nothing else.
+fn key(request: &CompileRequest) -> Result<Digest, BuildError> {
+    let model = Digest::of(&request.model);
+    let golden = request.golden.as_deref().map(Digest::of);
+    let small = CompileRequest { model: Vec::new(), golden: None, ..request.clone() };
+    let json = serde_json::to_vec(&(COMPILER_VERSION, model, golden, small)).map_err(|e| BuildError::State(e.to_string()))?;
+    Ok(Digest::of(&json))
+}
+
+fn load(directory: &std::path::Path) -> Result<Option<CompileOutcome>, StateError> {
+    let Some(cached) = state::read_json::<Cached>(&directory.join("outcome.json"))? else { return Ok(None) };
+    if cached.format != 1 || cached.compiler != COMPILER_VERSION {
+        return Ok(None);
+    }
+    let Some(digests) = cached.built else { return Ok(Some(CompileOutcome::Refused(cached.verdict))) };
+    let mut files = Vec::new();
+    for (name, digest) in FILES.iter().zip(digests) {
+        // What was lost or damaged is compiled again.
+        match std::fs::read(directory.join(name)) {
+            Ok(bytes) if Digest::of(&bytes) == digest => files.push(bytes),
+            _ => return Ok(None),
+        }
+    }
+    let Ok([weights, plan, contract, golden]) = <[Vec<u8>; 4]>::try_from(files) else { return Ok(None) };
+    let verdict = cached.verdict;
+    Ok(Some(CompileOutcome::Built(Box::new(Artifacts { weights, plan, contract, golden, verdict }))))
+}
+
+fn store(directory: &std::path::Path, outcome: &CompileOutcome) -> Result<(), StateError> {
+    let (verdict, built) = match outcome {
+        CompileOutcome::Refused(verdict) => (verdict.clone(), None),
+        CompileOutcome::Built(a) => {
+            let files = [&a.weights, &a.plan, &a.contract, &a.golden];
+            for (name, bytes) in FILES.iter().zip(files) {
+                state::write(&directory.join(name), bytes, 0o600)?;
+            }
+            (a.verdict.clone(), Some(files.map(|f| Digest::of(f))))
+        }
+    };
+    state::write_json(&directory.join("outcome.json"), &Cached { format: 1, compiler: COMPILER_VERSION, verdict, built })
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, BuildError> {
+    tokio::task::spawn_blocking(work).await.map_err(|e| BuildError::Failed(e.to_string()))
+}
