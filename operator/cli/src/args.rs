@@ -49,7 +49,7 @@ pub enum Format {
 #[derive(Debug, ClapArgs)]
 pub struct Output {
     /// How results are written.
-    #[arg(short, long = "output", value_enum, default_value = "table", value_name = "FORMAT")]
+    #[arg(short = 'o', long = "output", value_enum, default_value = "table", value_name = "FORMAT")]
     pub format: Format,
 }
 

@@ -13,12 +13,12 @@ use ballast_fleet::store::{GatewayRow, StoredReport};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use ballast_crds::conditions::rfc3339;
 use crate::controller::Controller;
 use crate::objects::{Deployment, Overlay};
 use crate::records::{Phase, Record};
 use crate::status;
 use crate::tokens::Tokens;
+use ballast_crds::conditions::rfc3339;
 
 /// What the handlers need.
 #[derive(Clone)]
@@ -73,7 +73,10 @@ impl Admin {
             .ok_or_else(|| {
                 let problems = self.controller.source.problems();
                 let hint = if problems.is_empty() { String::new() } else { format!("; {}", problems.join("; ")) };
-                Refusal(StatusCode::NOT_FOUND, format!("there is no ModelDeployment {name} in namespace {namespace}{hint}"))
+                Refusal(
+                    StatusCode::NOT_FOUND,
+                    format!("there is no ModelDeployment {name} in namespace {namespace}{hint}"),
+                )
             })
     }
 
@@ -126,11 +129,14 @@ async fn act(
                 let undo: Undo = if body.is_empty() {
                     Undo::default()
                 } else {
-                    serde_json::from_slice(&body).map_err(|e| Refusal(StatusCode::BAD_REQUEST, format!("the body: {e}")))?
+                    serde_json::from_slice(&body)
+                        .map_err(|e| Refusal(StatusCode::BAD_REQUEST, format!("the body: {e}")))?
                 };
                 Overlay::Model(revision(record.as_ref(), undo.to)?)
             }
-            other => return Err(Refusal(StatusCode::NOT_FOUND, format!("{other} is not pause, resume, retry or undo"))),
+            other => {
+                return Err(Refusal(StatusCode::NOT_FOUND, format!("{other} is not pause, resume, retry or undo")));
+            }
         };
         admin.controller.source.overlay(&deployment, overlay).map_err(|e| Refusal(StatusCode::CONFLICT, e))?;
         admin.controller.roster.wake();
@@ -149,7 +155,10 @@ fn retryable(record: Option<&Record>) -> Result<u64, Refusal> {
         (Phase::RolledBack | Phase::Paused, Some(number)) => Ok(number.counter.0),
         (Phase::Refused, _) => Ok(newest.created.0),
         (phase, _) => {
-            let message = format!("the newest release ({}) is {phase:?}: only one that was rolled back or refused is tried again", newest.version);
+            let message = format!(
+                "the newest release ({}) is {phase:?}: only one that was rolled back or refused is tried again",
+                newest.version
+            );
             Err(Refusal(StatusCode::CONFLICT, message))
         }
     }
@@ -166,12 +175,12 @@ fn revision(record: Option<&Record>, to: Option<u64>) -> Result<Value, Refusal> 
         None => record.releases.iter().rev().find(good),
     };
     found.map(|r| r.model.clone()).ok_or_else(|| {
-        let known: Vec<String> = record
-            .releases
-            .iter()
-            .filter_map(|r| Some(format!("{} ({})", r.number?.counter, r.version)))
-            .collect();
-        Refusal(StatusCode::CONFLICT, format!("there is no such release to go back to; known are: {}", known.join(", ")))
+        let known: Vec<String> =
+            record.releases.iter().filter_map(|r| Some(format!("{} ({})", r.number?.counter, r.version))).collect();
+        Refusal(
+            StatusCode::CONFLICT,
+            format!("there is no such release to go back to; known are: {}", known.join(", ")),
+        )
     })
 }
 
@@ -256,7 +265,8 @@ async fn token(State(admin): State<Admin>, body: axum::body::Bytes) -> Answer {
     let wanted: TokenRequest = serde_json::from_slice(&body).map_err(|e| bad(format!("the body: {e}")))?;
     ballast_fleet::labels::check(&wanted.labels).map_err(|e| bad(e.to_string()))?;
     let life = Duration::from_secs(wanted.expires_seconds.clamp(1, 10 * 365 * 86_400));
-    let expires = UnixMillis(ballast_fleet::now().0.saturating_add(u64::try_from(life.as_millis()).unwrap_or(u64::MAX)));
+    let expires =
+        UnixMillis(ballast_fleet::now().0.saturating_add(u64::try_from(life.as_millis()).unwrap_or(u64::MAX)));
     let namespace = wanted.namespace.as_deref().unwrap_or("default");
     let uid = admin.controller.source.namespace(namespace).map_err(|e| bad(e))?;
     let made = admin

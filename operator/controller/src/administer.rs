@@ -47,7 +47,10 @@ impl Controller {
                 Err(StoreError::NoGateway(_)) => {}
                 Err(e) => {
                     tracing::error!(gateway = %id, error = %e, "a gateway's wish could not be stored; tried again");
-                    self.wishes.write().unwrap_or_else(PoisonError::into_inner).remove(&(namespace.clone(), id.clone()));
+                    self.wishes
+                        .write()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .remove(&(namespace.clone(), id.clone()));
                 }
             }
         }
@@ -78,14 +81,24 @@ impl Controller {
             let expires = UnixMillis(created.saturating_add(life));
             let made = self
                 .tokens
-                .create(namespace, &namespace_name, &name, token.spec.labels.clone(), uses, expires, token.spec.allow_replace)
+                .create(
+                    namespace,
+                    &namespace_name,
+                    &name,
+                    token.spec.labels.clone(),
+                    uses,
+                    expires,
+                    token.spec.allow_replace,
+                )
                 .await;
             match made {
                 Ok(_) => {
                     tracing::info!(token = name, uses, "enrolment token ready");
                     self.kept_tokens.lock().unwrap_or_else(PoisonError::into_inner).insert(key, (spec, namespace_name));
                 }
-                Err(e) => tracing::error!(token = name, error = %e, "an enrolment token could not be made; tried again"),
+                Err(e) => {
+                    tracing::error!(token = name, error = %e, "an enrolment token could not be made; tried again")
+                }
             }
         }
         if !objects.complete {
@@ -112,4 +125,3 @@ impl Controller {
 /// Tokens that were made from objects: spec and creation, and the namespace's name.
 pub(crate) type KeptTokens =
     HashMap<(ballast_bundle::NamespaceUid, String), ((ballast_crds::EnrollmentTokenSpec, u64), String)>;
-

@@ -13,6 +13,7 @@ pub struct Args {
     /// Without a subcommand the operator runs.
     #[command(subcommand)]
     pub command: Option<Command>,
+    /// Flags of the default.
     #[command(flatten)]
     pub run: RunArgs,
 }

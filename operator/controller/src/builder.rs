@@ -63,7 +63,12 @@ pub struct Builder {
 
 impl Builder {
     /// Compiles `wanted` for all of `targets`, several at a time as the pool allows.
-    pub async fn build(self: &Arc<Self>, wanted: &Arc<Wanted>, targets: Vec<Target>, progress: &Progress) -> Result<Builds, BuilderError> {
+    pub async fn build(
+        self: &Arc<Self>,
+        wanted: &Arc<Wanted>,
+        targets: Vec<Target>,
+        progress: &Progress,
+    ) -> Result<Builds, BuilderError> {
         progress.say("fetching sources");
         let golden = match &wanted.golden {
             Some(source) => Some(Arc::new(self.read(source, MAX_GOLDEN).await?)),

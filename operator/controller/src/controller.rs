@@ -16,12 +16,12 @@ use tokio::sync::watch;
 use crate::administer::KeptTokens;
 use crate::builder::Builder;
 use crate::jobs::Jobs;
+use crate::objects::Source;
 use crate::records::{self, Record};
 use crate::rollout::{Admission, Ration};
 use crate::roster::{self, Roster};
 use crate::runners::Runners;
 use crate::serving::Published;
-use crate::objects::Source;
 use crate::state::{StateDir, StateError};
 use crate::targets::{Target, Targets};
 use crate::tokens::Tokens;
@@ -182,7 +182,8 @@ impl Dispatch for Controller {
             let (namespace, id) = (&gateway.namespace, &gateway.id);
             let published = self.published();
             let soon = self.settings.sync_rollout;
-            let runner = target.as_ref().filter(|_| published.complete).and_then(|t| self.runners.get(&gateway.namespace, t));
+            let runner =
+                target.as_ref().filter(|_| published.complete).and_then(|t| self.runners.get(&gateway.namespace, t));
             match (&target, runner) {
                 (Some(name), Some(runner)) => {
                     let Some(member) = self.roster.get(namespace, id) else {

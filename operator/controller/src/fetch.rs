@@ -53,7 +53,9 @@ pub enum FetchError {
         limit: u64,
     },
     /// Other bytes than declared. The digest that was found is not told: it would let a reader of status probe files.
-    #[error("source {uri} does not have the digest {wanted} that the spec declares; set source.digest to that of the file you mean (sha256sum FILE)")]
+    #[error(
+        "source {uri} does not have the digest {wanted} that the spec declares; set source.digest to that of the file you mean (sha256sum FILE)"
+    )]
     DigestMismatch {
         /// As written.
         uri: String,
@@ -137,7 +139,9 @@ impl Fetcher {
             return Err(bad("credentials do not belong into a URI; use secretRef"));
         }
         if !literal_allowed(&url, self.private) {
-            return Err(bad("loopback, link-local and private addresses are not allowed here (--allow-private-sources)"));
+            return Err(bad(
+                "loopback, link-local and private addresses are not allowed here (--allow-private-sources)",
+            ));
         }
         let failed = |e: reqwest::Error| unavailable(uri, &explain(&e));
         let mut response = self.client.get(url).send().await.map_err(failed)?;
@@ -177,11 +181,18 @@ fn read_file(root: &Path, uri: &str, limit: u64) -> Result<Vec<u8>, FetchError> 
     let bad = |message: &str| FetchError::Uri { uri: uri.into(), message: message.into() };
     let path = uri.strip_prefix("file://").filter(|p| p.starts_with('/')).ok_or_else(|| bad("write file:///path"))?;
     let path = Path::new(path);
-    let relative = path.strip_prefix(root).or_else(|_| path.strip_prefix("/")).map_err(|_| bad("write file:///path"))?;
+    let relative =
+        path.strip_prefix(root).or_else(|_| path.strip_prefix("/")).map_err(|_| bad("write file:///path"))?;
     let open = || -> rustix::io::Result<OwnedFd> {
         let directory = rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        rustix::fs::openat2(directory, relative, flags, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS)
+        rustix::fs::openat2(
+            directory,
+            relative,
+            flags,
+            Mode::empty(),
+            ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS,
+        )
     };
     let file = File::from(open().map_err(|e| match e {
         rustix::io::Errno::XDEV => bad("it leads out of the fleet's directory; put the file below it"),
@@ -275,8 +286,23 @@ mod tests {
             assert!(is_public(yes.parse().unwrap()), "{yes}");
         }
         for no in [
-            "127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "0.0.0.0", "100.64.0.1", "224.0.0.1",
-            "255.255.255.255", "::1", "::", "fe80::1", "fd00::1", "::ffff:127.0.0.1", "2002:7f00:1::", "ff02::1", "64:ff9b::7f00:1",
+            "127.0.0.1",
+            "10.1.2.3",
+            "172.16.0.1",
+            "192.168.1.1",
+            "169.254.169.254",
+            "0.0.0.0",
+            "100.64.0.1",
+            "224.0.0.1",
+            "255.255.255.255",
+            "::1",
+            "::",
+            "fe80::1",
+            "fd00::1",
+            "::ffff:127.0.0.1",
+            "2002:7f00:1::",
+            "ff02::1",
+            "64:ff9b::7f00:1",
         ] {
             assert!(!is_public(no.parse().unwrap()), "{no}");
         }
@@ -291,7 +317,11 @@ mod tests {
         std::fs::write(root.path().join("models/a.onnx"), "model").unwrap();
         std::os::unix::fs::symlink("models/a.onnx", root.path().join("inside")).unwrap();
         std::os::unix::fs::symlink(outside.path().join("secret"), root.path().join("out")).unwrap();
-        std::os::unix::fs::symlink("../".to_owned() + outside.path().file_name().unwrap().to_str().unwrap(), root.path().join("up")).unwrap();
+        std::os::unix::fs::symlink(
+            "../".to_owned() + outside.path().file_name().unwrap().to_str().unwrap(),
+            root.path().join("up"),
+        )
+        .unwrap();
         let fetcher = fetcher(root.path());
         let digest = Digest::of(b"model");
         let absolute = format!("file://{}/models/a.onnx", root.path().display());
@@ -300,7 +330,16 @@ mod tests {
         }
         let secret = Digest::of(b"secret");
         let outside = format!("file://{}/secret", outside.path().display());
-        for uri in ["file:///out", "file:///up/secret", "file:///../secret", &outside, "file://host/x", "file:relative", "ftp://x/y", "x"] {
+        for uri in [
+            "file:///out",
+            "file:///up/secret",
+            "file:///../secret",
+            &outside,
+            "file://host/x",
+            "file:relative",
+            "ftp://x/y",
+            "x",
+        ] {
             let error = fetcher.fetch(uri, secret, 100).await.unwrap_err();
             assert!(matches!(error, FetchError::Uri { .. } | FetchError::Unavailable { .. }), "{uri}: {error}");
         }
@@ -313,7 +352,13 @@ mod tests {
     #[tokio::test]
     async fn https_does_not_reach_into_the_house() {
         let fetcher = fetcher(Path::new("/"));
-        for uri in ["https://127.0.0.1/x", "https://[::1]/x", "https://169.254.169.254/x", "https://user:pw@1.1.1.1/x", "https://localhost/x"] {
+        for uri in [
+            "https://127.0.0.1/x",
+            "https://[::1]/x",
+            "https://169.254.169.254/x",
+            "https://user:pw@1.1.1.1/x",
+            "https://localhost/x",
+        ] {
             let error = fetcher.fetch(uri, Digest::of(b""), 100).await.unwrap_err().to_string();
             assert!(error.contains("not") && !error.contains("refused"), "{uri}: {error}");
         }

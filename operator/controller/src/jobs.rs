@@ -87,11 +87,6 @@ impl Jobs {
         JobState::Running(job.progress.last())
     }
 
-    /// Whether something is being built.
-    pub fn is_busy(&self, deployment: &DeploymentRef) -> bool {
-        self.jobs.lock().unwrap_or_else(PoisonError::into_inner).contains_key(deployment)
-    }
-
     /// Stops and forgets a deployment's build.
     pub fn forget(&self, deployment: &DeploymentRef) {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner).remove(deployment);

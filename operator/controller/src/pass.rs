@@ -8,9 +8,9 @@ use ballast_crds::conditions::Reason;
 use ballast_fleet::registry::Repository;
 
 use crate::controller::Controller;
+use crate::objects::Objects;
 use crate::records::{self, Record};
 use crate::serving::{Published, Serving};
-use crate::objects::Objects;
 use crate::status::{self, Trouble};
 use crate::targets::Targets;
 use crate::wanted::Wanted;
@@ -54,9 +54,9 @@ impl Controller {
                 .entry(wanted.deployment.clone())
                 .or_insert_with(|| Record::new(wanted.deployment.clone(), wanted.namespace_name.clone()));
             match self.reconcile(wanted, record, now) {
-                Ok(pass) => {
-                    busy |= pass.serving.hurry;
-                    published.namespaces.entry(wanted.deployment.namespace.clone()).or_default().push(pass.serving);
+                Ok(serving) => {
+                    busy |= serving.hurry;
+                    published.namespaces.entry(wanted.deployment.namespace.clone()).or_default().push(serving);
                     self.tell(object, Some(record), Some(wanted), None, now);
                 }
                 Err(e) => {
@@ -130,7 +130,9 @@ impl Controller {
                     tracing::info!(%deployment, freed, "deployment withdrawn");
                     records.remove(&deployment);
                 }
-                Err(error) => tracing::error!(%deployment, error, "a withdrawn deployment could not be removed; tried again"),
+                Err(error) => {
+                    tracing::error!(%deployment, error, "a withdrawn deployment could not be removed; tried again")
+                }
             }
         }
     }

@@ -58,13 +58,7 @@ pub fn publish(
     let referrer = statement_manifest(&statement, &manifest, RELEASE_PREDICATE);
     registry.put_blob(&repository, &referrer.config)?;
     registry.put_manifest(&repository, MANIFEST_TYPE, &referrer.manifest, &[])?;
-    Ok(ReleaseRef {
-        version: version.to_owned(),
-        number,
-        repository: repository.to_string(),
-        manifest,
-        statement,
-    })
+    Ok(ReleaseRef { version: version.to_owned(), number, repository: repository.to_string(), manifest, statement })
 }
 
 /// `<version>-<target>`, within what a tag may be.

@@ -15,8 +15,8 @@ use crate::builder::{BuilderError, Builds, Built};
 use crate::controller::Controller;
 use crate::jobs::JobState;
 use crate::records::{Failure, Phase, Record, Release, TargetBuild};
-use crate::roster::Member;
 use crate::rollout::{self, Action, Admission, Counts, Decision, RolloutState, WaitCause};
+use crate::roster::Member;
 use crate::serving::{Offer, Serving};
 use crate::state::StateError;
 use crate::targets::Target;
@@ -28,17 +28,15 @@ const CLOCK_BEHIND: u64 = 24 * 3600 * 1000;
 /// Failures kept for people.
 const FAILURES: usize = 10;
 
-/// What a pass found out.
-pub struct Pass {
-    /// For the gateways; `None` = this deployment serves nothing (yet).
-    pub serving: Serving,
-    /// The record was changed.
-    pub changed: bool,
-}
-
 impl Controller {
-    /// The pass over one deployment. Saves the record itself where order matters, and at the end when it changed.
-    pub(crate) fn reconcile(&self, wanted: &Arc<Wanted>, record: &mut Record, now: UnixMillis) -> Result<Pass, StateError> {
+    /// The pass over one deployment: what gateways are told of it. Saves the record where order matters, and at the end
+    /// when it changed.
+    pub(crate) fn reconcile(
+        &self,
+        wanted: &Arc<Wanted>,
+        record: &mut Record,
+        now: UnixMillis,
+    ) -> Result<Serving, StateError> {
         let before = serde_json::to_vec(record).ok();
         // Dereference (no client): gateways and targets as they are now.
         let members = self.roster.select(&wanted.deployment.namespace, |row| wanted.selector.matches(&row.labels));
@@ -61,11 +59,10 @@ impl Controller {
         }
         collect_failures(record, &members);
         record.prune(wanted.history);
-        let changed = serde_json::to_vec(record).ok() != before;
-        if changed {
+        if serde_json::to_vec(record).ok() != before {
             self.save(record)?;
         }
-        Ok(Pass { serving: self.serving(wanted, record, current), changed })
+        Ok(self.serving(wanted, record, current))
     }
 
     /// The targets that a release must be built for: found among the selected gateways, and allowed by the spec.
@@ -155,9 +152,21 @@ impl Controller {
         if targets.is_empty() {
             self.jobs.forget(&wanted.deployment);
             let (reason, message) = if members.is_empty() {
-                (Reason::NoGatewaySelected, format!("no enrolled gateway of namespace {} has the labels of gatewaySelector", wanted.namespace_name))
+                (
+                    Reason::NoGatewaySelected,
+                    format!(
+                        "no enrolled gateway of namespace {} has the labels of gatewaySelector",
+                        wanted.namespace_name
+                    ),
+                )
             } else {
-                (Reason::NoEligibleGateway, format!("none of the {} selected gateways matches a hardware target of this deployment", members.len()))
+                (
+                    Reason::NoEligibleGateway,
+                    format!(
+                        "none of the {} selected gateways matches a hardware target of this deployment",
+                        members.len()
+                    ),
+                )
             };
             release.enter(Phase::Compiling, reason, message, now);
             return Ok(());
@@ -388,7 +397,8 @@ impl Controller {
         let update = current.filter(|r| matches!(r.phase, Phase::RollingOut | Phase::Paused | Phase::Active));
         // A gateway that voted, and one that was just told to go back, are heard within a sync at rollout's pace.
         let hurry = current.is_some_and(|r| {
-            matches!(r.phase, Phase::Compiling | Phase::RollingOut) || record.stable != r.number && r.phase == Phase::Active
+            matches!(r.phase, Phase::Compiling | Phase::RollingOut)
+                || record.stable != r.number && r.phase == Phase::Active
         });
         let admit = |r: &Release| {
             let ration = self.ration(&wanted.deployment, r.number?);

@@ -203,11 +203,6 @@ impl Record {
         self.releases.iter().find(|r| r.number == Some(stable))
     }
 
-    /// A release by its number.
-    pub fn by_number(&self, number: ReleaseNumber) -> Option<&Release> {
-        self.releases.iter().find(|r| r.number == Some(number))
-    }
-
     /// Drops the oldest releases that are over and neither stable nor among the newest `keep`; returns them.
     pub fn prune(&mut self, keep: usize) -> Vec<Release> {
         let mut surplus = self.releases.len().saturating_sub(keep.max(1) + 1);

@@ -5,13 +5,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ballast_bundle::{DeploymentRef, Digest, ReleaseNumber, UnixMillis};
 use ballast_crds::conditions::{Reason, row};
 use ballast_fleet::store::Vote;
-use ballast_planner::{GatewayView, Plan, Policy, Score, StatusInput, Tally, plan, situation, status};
 pub use ballast_planner::{Action, Counts, Decision, RolloutState, Threshold, WaitCause};
+use ballast_planner::{GatewayView, Plan, Policy, Score, StatusInput, Tally, plan, situation, status};
 
 use crate::roster::Member;
 
 /// What a gateway's row and report say of a release.
-pub fn view(member: &Member, deployment: &DeploymentRef, number: ReleaseNumber, identity: &Digest, eligible: bool) -> GatewayView {
+pub fn view(
+    member: &Member,
+    deployment: &DeploymentRef,
+    number: ReleaseNumber,
+    identity: &Digest,
+    eligible: bool,
+) -> GatewayView {
     let stored = member.report(deployment, number);
     GatewayView {
         score: Score::of(identity, &member.row.id),
@@ -52,7 +58,8 @@ pub fn look(
     }
     let (counts, next) = tally.finish();
     let plan = plan(state, &counts, &next, policy, now);
-    let (_, message) = status(&StatusInput { state: &plan.state, decision: &plan.decision, counts: &counts, policy, since });
+    let (_, message) =
+        status(&StatusInput { state: &plan.state, decision: &plan.decision, counts: &counts, policy, since });
     let reason = row(situation(&plan.decision, &counts), false).cells[0].1;
     Looked { plan, counts, reason, message }
 }

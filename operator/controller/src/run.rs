@@ -77,12 +77,8 @@ pub async fn serve(args: RunArgs, compiler: Arc<dyn Compiler>, end: impl Future<
     let fetcher = Fetcher::new(&root, args.allow_private_sources, extra.as_deref()).context("the https client")?;
     let workers = Workers::new(Arc::clone(&state), compiler, usize::from(args.workers));
     let runners = Arc::new(Runners::new(Arc::clone(&state), Arc::clone(&registry), Arc::clone(&keys.runtime), epoch));
-    let tokens = Arc::new(Tokens::new(
-        Arc::clone(&state),
-        Arc::clone(&store),
-        endpoint.url.clone(),
-        keys.authority.digest(),
-    ));
+    let tokens =
+        Arc::new(Tokens::new(Arc::clone(&state), Arc::clone(&store), endpoint.url.clone(), keys.authority.digest()));
     let controller = Controller::new(
         Settings { sync: args.sync, sync_rollout: args.sync_rollout.min(args.sync) },
         Arc::clone(&state),

@@ -70,9 +70,9 @@ impl Runners {
     pub fn get(&self, namespace: &NamespaceUid, target: &TargetName) -> Option<RunnerRef> {
         let record = self.ready.lock().unwrap_or_else(PoisonError::into_inner).get(target).cloned()?;
         let repository = Repository::runners(namespace, target);
-        (self.registry.has(&repository, &record.module) && self.registry.has(&repository, &record.statement)).then(|| {
-            RunnerRef { repository: repository.to_string(), module: record.module, statement: record.statement }
-        })
+        (self.registry.has(&repository, &record.module) && self.registry.has(&repository, &record.statement)).then(
+            || RunnerRef { repository: repository.to_string(), module: record.module, statement: record.statement },
+        )
     }
 
     /// Prepares the runner for a target and lets a namespace have it. Blocking, for seconds when it is compiled.
@@ -87,7 +87,8 @@ impl Runners {
                 && r.engine == EngineProfile::engine_version()
                 && r.number.epoch == self.epoch
         };
-        let stored = |r: &Record| [&r.module, &r.statement].into_iter().all(|b| self.registry.blob_path(&b.digest).exists());
+        let stored =
+            |r: &Record| [&r.module, &r.statement].into_iter().all(|b| self.registry.blob_path(&b.digest).exists());
         let record = match known {
             Some(record) if fits(&record) && stored(&record) => {
                 self.registry.link_blob(&repository, &record.module.digest)?;

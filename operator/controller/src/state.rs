@@ -13,7 +13,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
     /// Not ours to write.
-    #[error("the state directory {path} is not writable: {source}; choose another --state, or give this user the directory")]
+    #[error(
+        "the state directory {path} is not writable: {source}; choose another --state, or give this user the directory"
+    )]
     NotWritable {
         /// The directory.
         path: PathBuf,
@@ -34,7 +36,9 @@ pub enum StateError {
         source: io::Error,
     },
     /// A file of a newer version, or damaged.
-    #[error("{path} cannot be understood ({message}); was it written by a newer ballast-operator? restore it from the backup")]
+    #[error(
+        "{path} cannot be understood ({message}); was it written by a newer ballast-operator? restore it from the backup"
+    )]
     Damaged {
         /// The file.
         path: PathBuf,

@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ballast_bundle::{
-    Envelope, Pointer, Role, RoleKeys, SigningKey, TrustRoot, UnixMillis, sign_pointer, sign_root,
-};
+use ballast_bundle::{Envelope, Pointer, Role, RoleKeys, SigningKey, TrustRoot, UnixMillis, sign_pointer, sign_root};
 use ballast_fleet::PointerSigner;
 use serde::{Deserialize, Serialize};
 

@@ -6,8 +6,8 @@ use ballast_bundle::{
     Counter, DeploymentRef, Digest, GoldenMatch, NamespaceUid, TargetName, Tolerance, TrialPolicy, Verification,
 };
 use ballast_compiler::{InputOverride, RuntimeLimits};
-use ballast_crds::{ModelDeployment, QuantityError, RETRY_ANNOTATION, Source};
 pub use ballast_crds::GatewaySelector as Selector;
+use ballast_crds::{ModelDeployment, QuantityError, RETRY_ANNOTATION, Source};
 use ballast_planner::{Policy, PolicyError};
 use kube::ResourceExt as _;
 
@@ -60,8 +60,6 @@ pub struct Wanted {
     pub deployment: DeploymentRef,
     /// The namespace's name, for people.
     pub namespace_name: String,
-    /// The spec's generation.
-    pub generation: i64,
     /// The name it is served under.
     pub model: String,
     /// `spec.model.version`.
@@ -123,8 +121,18 @@ impl Wanted {
                 None => 1000,
             },
             tolerance: Tolerance {
-                absolute: spec.verification.tolerance.absolute.value().map_err(quantity("verification.tolerance.absolute"))?,
-                relative: spec.verification.tolerance.relative.value().map_err(quantity("verification.tolerance.relative"))?,
+                absolute: spec
+                    .verification
+                    .tolerance
+                    .absolute
+                    .value()
+                    .map_err(quantity("verification.tolerance.absolute"))?,
+                relative: spec
+                    .verification
+                    .tolerance
+                    .relative
+                    .value()
+                    .map_err(quantity("verification.tolerance.relative"))?,
             },
             finite_outputs: spec.verification.finite_outputs,
             max_latency_p99_millis: match &spec.verification.max_latency_p99 {
@@ -146,7 +154,6 @@ impl Wanted {
         Ok(Self {
             deployment: DeploymentRef { namespace: namespace.clone(), name: object.name_any() },
             namespace_name: object.namespace().unwrap_or_else(|| "default".into()),
-            generation: object.metadata.generation.unwrap_or_default(),
             model: object.model_name().to_owned(),
             version: spec.model.version.clone(),
             model_spec: serde_json::to_value(&spec.model).unwrap_or_default(), // plain data: cannot fail

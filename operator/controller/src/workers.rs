@@ -18,7 +18,9 @@ const CRASHES: u32 = 2;
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum BuildError {
     /// The worker died on this input, repeatedly.
-    #[error("the compiler's worker died twice on this model ({0}); the model is at fault or the compiler is: report it")]
+    #[error(
+        "the compiler's worker died twice on this model ({0}); the model is at fault or the compiler is: report it"
+    )]
     Crashed(String),
     /// The worker could not do its work this time.
     #[error("the compiler's worker failed ({0}); it is tried again")]
@@ -102,7 +104,8 @@ fn key(request: &CompileRequest) -> Result<Digest, BuildError> {
     let model = Digest::of(&request.model);
     let golden = request.golden.as_deref().map(Digest::of);
     let small = CompileRequest { model: Vec::new(), golden: None, ..request.clone() };
-    let json = serde_json::to_vec(&(COMPILER_VERSION, model, golden, small)).map_err(|e| BuildError::State(e.to_string()))?;
+    let json =
+        serde_json::to_vec(&(COMPILER_VERSION, model, golden, small)).map_err(|e| BuildError::State(e.to_string()))?;
     Ok(Digest::of(&json))
 }
 
@@ -136,7 +139,10 @@ fn store(directory: &std::path::Path, outcome: &CompileOutcome) -> Result<(), St
             (a.verdict.clone(), Some(files.map(|f| Digest::of(f))))
         }
     };
-    state::write_json(&directory.join("outcome.json"), &Cached { format: 1, compiler: COMPILER_VERSION, verdict, built })
+    state::write_json(
+        &directory.join("outcome.json"),
+        &Cached { format: 1, compiler: COMPILER_VERSION, verdict, built },
+    )
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, BuildError> {

@@ -40,7 +40,9 @@ pub enum CaError {
         source: rcgen::Error,
     },
     /// The request of a gateway.
-    #[error("the certificate request is not usable: {0}; send PKCS#10 in PEM for an ECDSA P-256 key, signed by that key")]
+    #[error(
+        "the certificate request is not usable: {0}; send PKCS#10 in PEM for an ECDSA P-256 key, signed by that key"
+    )]
     Csr(String),
     /// Signing failed.
     #[error("a certificate could not be made")]
@@ -210,7 +212,8 @@ pub fn peer(certificate: &CertificateDer<'_>) -> Result<Peer, CaError> {
             _ => None,
         })
         .ok_or_else(|| bad("it has no ballast:// name"))?;
-    let (fleet, namespace, gateway, labels) = read_identity_uri(uri).ok_or_else(|| bad("its ballast:// name is malformed"))?;
+    let (fleet, namespace, gateway, labels) =
+        read_identity_uri(uri).ok_or_else(|| bad("its ballast:// name is malformed"))?;
     let expires = u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or(0).saturating_mul(1000);
     Ok(Peer {
         fleet,
@@ -223,8 +226,7 @@ pub fn peer(certificate: &CertificateDer<'_>) -> Result<Peer, CaError> {
 }
 
 fn spki_digest(certificate: &CertificateDer<'_>) -> Result<Digest, CaError> {
-    let (_, parsed) =
-        x509_parser::parse_x509_certificate(certificate).map_err(|e| CaError::Peer(e.to_string()))?;
+    let (_, parsed) = x509_parser::parse_x509_certificate(certificate).map_err(|e| CaError::Peer(e.to_string()))?;
     Ok(Digest::of(parsed.public_key().raw))
 }
 

@@ -7,7 +7,6 @@ use std::sync::Mutex;
 
 use ballast_bundle::{Blob, Digest, NamespaceUid};
 
-
 /// A document could not be read or written.
 #[derive(Debug, thiserror::Error)]
 #[error("{path} cannot be {doing}")]

@@ -52,9 +52,10 @@ impl IntoResponse for ApiError {
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         let status = match &error {
-            StoreError::TokenUnknown | StoreError::TokenExpired(_) | StoreError::TokenUsedUp(_) | StoreError::NotEnrolled(_) => {
-                StatusCode::FORBIDDEN
-            }
+            StoreError::TokenUnknown
+            | StoreError::TokenExpired(_)
+            | StoreError::TokenUsedUp(_)
+            | StoreError::NotEnrolled(_) => StatusCode::FORBIDDEN,
             StoreError::NoGateway(_) => StatusCode::NOT_FOUND,
             StoreError::Conflict(_) => return Self::overloaded(Duration::from_secs(1)),
             StoreError::Backend(message) => {
@@ -77,7 +78,10 @@ impl From<CaError> for ApiError {
             CaError::Peer(_) => Self::new(StatusCode::UNAUTHORIZED, error.to_string()),
             CaError::Broken { .. } | CaError::Sign(_) => {
                 tracing::error!(error = %error, "the certificate authority failed");
-                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "the certificate could not be made; the operator's log says why")
+                Self::new(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "the certificate could not be made; the operator's log says why",
+                )
             }
         }
     }

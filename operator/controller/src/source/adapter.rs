@@ -94,11 +94,17 @@ impl Source for Directory {
             };
             let created = stored.created.0;
             match kind {
-                "ModelDeployment" => objects.deployments.extend(
-                    typed::<ModelDeployment>(stored).map(|object| Deployment { namespace, object: Arc::new(object), created }),
-                ),
+                "ModelDeployment" => {
+                    objects.deployments.extend(typed::<ModelDeployment>(stored).map(|object| Deployment {
+                        namespace,
+                        object: Arc::new(object),
+                        created,
+                    }))
+                }
                 "EnrollmentToken" => {
-                    objects.tokens.extend(typed::<EnrollmentToken>(stored).map(|token| (namespace, Arc::new(token), created)));
+                    objects
+                        .tokens
+                        .extend(typed::<EnrollmentToken>(stored).map(|token| (namespace, Arc::new(token), created)));
                 }
                 "Gateway" => objects.gateways.extend(typed::<Gateway>(stored).and_then(|gateway| {
                     let id: GatewayId = gateway.name_any().parse().ok()?;
@@ -123,9 +129,9 @@ impl Source for Directory {
     }
 
     fn put_status(&self, deployment: &Deployment, status: ModelDeploymentStatus) {
-        let written = serde_json::to_value(status)
-            .map_err(|error| error.to_string())
-            .and_then(|status| self.source().put_status(&identity(deployment), status).map_err(|error| error.to_string()));
+        let written = serde_json::to_value(status).map_err(|error| error.to_string()).and_then(|status| {
+            self.source().put_status(&identity(deployment), status).map_err(|error| error.to_string())
+        });
         if let Err(error) = written {
             tracing::error!("status of {} cannot be kept: {error}", deployment.deployment());
         }

@@ -92,11 +92,6 @@ impl DirectorySource {
         self.store.objects()
     }
 
-    /// One of them.
-    pub fn get(&self, identity: &Identity) -> Option<&Stored> {
-        self.store.get(identity)
-    }
-
     /// UID of a namespace by its name.
     pub fn namespace(&mut self, name: &str) -> Result<NamespaceUid, StateError> {
         self.store.namespace(name)
@@ -114,7 +109,8 @@ impl DirectorySource {
         change: impl FnOnce(OverlaidFields, &Value) -> OverlaidFields,
     ) -> Result<(), String> {
         let own = self.own(identity).ok_or_else(|| format!("{identity} is in no file that can be read"))?;
-        let before = OverlaidFields::read(&self.directory, identity).map_err(|error| error.to_string())?.unwrap_or_default();
+        let before =
+            OverlaidFields::read(&self.directory, identity).map_err(|error| error.to_string())?.unwrap_or_default();
         let after = change(before, &own);
         let old = self.store.get(identity).map(|stored| &stored.object);
         self.admission.admit(&after.apply(&own), old).map_err(|refused| refused.to_string())?;
@@ -130,8 +126,13 @@ impl DirectorySource {
     fn identity(&self, document: &Value) -> Option<Identity> {
         let word = |pointer| document.pointer(pointer).and_then(Value::as_str);
         let kind = word("/kind")?;
-        let namespace = if self.admission.is_namespaced(kind)? { word("/metadata/namespace").unwrap_or("default") } else { "" };
-        Some(Identity { kind: kind.to_owned(), namespace: namespace.to_owned(), name: word("/metadata/name")?.to_owned() })
+        let namespace =
+            if self.admission.is_namespaced(kind)? { word("/metadata/namespace").unwrap_or("default") } else { "" };
+        Some(Identity {
+            kind: kind.to_owned(),
+            namespace: namespace.to_owned(),
+            name: word("/metadata/name")?.to_owned(),
+        })
     }
 
     /// Looks at the directory. An error means that the state directory failed; what the directory itself does wrong is in
@@ -213,10 +214,14 @@ impl DirectorySource {
                 .and_then(|document| document.pointer("/metadata/name"))
                 .and_then(Value::as_str)
                 .map(str::to_owned),
-            Err(message) => return Ok(Err(format!("{directory}/{MARKER} {message}; what was accepted before stays in force"))),
+            Err(message) => {
+                return Ok(Err(format!("{directory}/{MARKER} {message}; what was accepted before stays in force")));
+            }
         };
         let Some(name) = name.filter(|name| name.len() <= 253) else {
-            return Ok(Err(format!("{directory}/{MARKER} names no fleet: write kind: Fleet and metadata: {{name: …}}")));
+            return Ok(Err(format!(
+                "{directory}/{MARKER} names no fleet: write kind: Fleet and metadata: {{name: …}}"
+            )));
         };
         match self.store.fleet() {
             Some(known) if known != name => Ok(Err(format!(
@@ -272,7 +277,9 @@ impl DirectorySource {
                     continue;
                 }
                 // Something without a name: any object of this file may be what is meant.
-                kept.extend(self.store.objects().filter(|stored| stored.file == *file).map(|stored| stored.identity.clone()));
+                kept.extend(
+                    self.store.objects().filter(|stored| stored.file == *file).map(|stored| stored.identity.clone()),
+                );
                 let message = match self.admission.admit(document, None) {
                     Err(refused) => refused.to_string(),
                     Ok(_) => "has no identity".to_owned(),

@@ -11,6 +11,3 @@ mod overlay;
 mod store;
 
 pub use adapter::open;
-pub use directory::{Change, DirectorySource, Problem};
-pub use overlay::OverlaidFields;
-pub use store::{Identity, ObjectStore, Revision, Stored};

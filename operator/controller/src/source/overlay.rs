@@ -92,10 +92,12 @@ impl OverlaidFields {
     /// The user's object with these wishes over it. Those that the user has written over since are dropped.
     pub fn apply(&self, object: &Value) -> Value {
         let mut object = object.clone();
-        let holds = |over: &Option<Over>, pointer| over.as_ref().filter(|over| over.over == digest(&object, pointer)).cloned();
+        let holds =
+            |over: &Option<Over>, pointer| over.as_ref().filter(|over| over.over == digest(&object, pointer)).cloned();
         let (paused, model) = (holds(&self.paused, PAUSED), holds(&self.model, MODEL));
         if let (Some(over), Some(spec)) = (paused, object.get_mut("spec").and_then(Value::as_object_mut))
-            && let Some(rollout) = spec.entry("rollout").or_insert_with(|| Value::Object(serde_json::Map::new())).as_object_mut()
+            && let Some(rollout) =
+                spec.entry("rollout").or_insert_with(|| Value::Object(serde_json::Map::new())).as_object_mut()
         {
             rollout.insert("paused".into(), over.value);
         }

@@ -184,7 +184,13 @@ impl ObjectStore {
     }
 
     /// Takes an admitted object in. `true` when anything changed; the same object again is not a change.
-    pub fn put(&mut self, identity: &Identity, object: Value, file: &Path, now: UnixMillis) -> Result<bool, StateError> {
+    pub fn put(
+        &mut self,
+        identity: &Identity,
+        object: Value,
+        file: &Path,
+        now: UnixMillis,
+    ) -> Result<bool, StateError> {
         let stored = match self.objects.get(identity) {
             Some(old) if old.object == object && old.file == file => return Ok(false),
             Some(old) => {

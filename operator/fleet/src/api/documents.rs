@@ -37,7 +37,9 @@ pub(super) async fn assignment(
 pub(super) async fn root(State(fleet): State<Arc<Fleet>>, Path(version): Path<u64>) -> Result<Response, ApiError> {
     let root = fleet.signer.root(version);
     let root = root.ok_or_else(|| ApiError::new(StatusCode::NOT_FOUND, format!("there is no trust root {version}")))?;
-    serde_json::to_vec(&root).map(immutable).map_err(|e| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))
+    serde_json::to_vec(&root)
+        .map(immutable)
+        .map_err(|e| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))
 }
 
 pub(super) async fn registry(

@@ -38,7 +38,9 @@ pub(crate) fn router(fleet: Arc<Fleet>) -> Router {
         .route("/v1/roots/{version}", get(documents::root))
         .route("/v2/", any(documents::registry))
         .route("/v2/{*path}", any(documents::registry))
-        .fallback(|| async { ApiError::new(StatusCode::NOT_FOUND, "there is no such call; this is a Ballast fleet server") })
+        .fallback(|| async {
+            ApiError::new(StatusCode::NOT_FOUND, "there is no such call; this is a Ballast fleet server")
+        })
         .layer(axum::middleware::from_fn_with_state(Arc::clone(&fleet), shed))
         .with_state(fleet)
 }
@@ -57,7 +59,9 @@ async fn shed(State(fleet): State<Arc<Fleet>>, request: Request, next: Next) -> 
 async fn read_json<T: DeserializeOwned>(body: Body, limit: usize) -> Result<T, ApiError> {
     let collected = tokio::time::timeout(BODY_TIME, Limited::new(body, limit).collect()).await;
     let bytes = match collected {
-        Err(_) => return Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time; send it at once")),
+        Err(_) => {
+            return Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time; send it at once"));
+        }
         Ok(Err(e)) if e.is::<http_body_util::LengthLimitError>() => {
             let message = format!("the body is longer than {limit} bytes; send less");
             return Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, message));

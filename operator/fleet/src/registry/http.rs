@@ -81,7 +81,12 @@ pub(crate) async fn pull(
             let name = repository.to_string();
             let tags = blocking(move || registry.tags(&repository)).await;
             let tags: Vec<_> = tags.into_iter().filter(|t| *t > last).take(limit).collect();
-            answer(StatusCode::OK, "application/json", json!({"name": name, "tags": tags}).to_string().into_bytes(), method)
+            answer(
+                StatusCode::OK,
+                "application/json",
+                json!({"name": name, "tags": tags}).to_string().into_bytes(),
+                method,
+            )
         }
     }
 }
@@ -166,7 +171,8 @@ enum Range {
 
 /// One range of RFC 9110 §14; anything else (several ranges, other units) is ignored, as it allows.
 fn read_range(value: &str, size: u64) -> Range {
-    let Some((from, to)) = value.strip_prefix("bytes=").filter(|r| !r.contains(',')).and_then(|r| r.split_once('-')) else {
+    let Some((from, to)) = value.strip_prefix("bytes=").filter(|r| !r.contains(',')).and_then(|r| r.split_once('-'))
+    else {
         return Range::Whole;
     };
     let (from, to) = (from.trim(), to.trim());
@@ -178,7 +184,8 @@ fn read_range(value: &str, size: u64) -> Range {
             Err(_) => Range::Whole,
         };
     }
-    let (Ok(start), Ok(end)) = (from.parse::<u64>(), if to.is_empty() { Ok(u64::MAX) } else { to.parse::<u64>() }) else {
+    let (Ok(start), Ok(end)) = (from.parse::<u64>(), if to.is_empty() { Ok(u64::MAX) } else { to.parse::<u64>() })
+    else {
         return Range::Whole;
     };
     if end < start {
@@ -201,7 +208,10 @@ impl hyper::body::Body for FileBody {
     type Data = Bytes;
     type Error = std::io::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
         if self.left == 0 {
             return Poll::Ready(None);
         }

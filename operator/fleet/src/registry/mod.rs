@@ -79,7 +79,11 @@ impl Registry {
     pub fn open(root: &Path) -> Result<Self, RegistryError> {
         let registry = Self { root: root.into() };
         for directory in [registry.blobs(), root.join("repositories")] {
-            fs::create_dir_all(&directory).map_err(|source| RegistryError::Io { doing: "made", path: directory, source })?;
+            fs::create_dir_all(&directory).map_err(|source| RegistryError::Io {
+                doing: "made",
+                path: directory,
+                source,
+            })?;
         }
         Ok(registry)
     }
@@ -191,7 +195,11 @@ impl Registry {
         Ok(freed)
     }
 
-    fn walk(&self, directory: &Path, linked: &mut std::collections::HashSet<std::ffi::OsString>) -> Result<(), RegistryError> {
+    fn walk(
+        &self,
+        directory: &Path,
+        linked: &mut std::collections::HashSet<std::ffi::OsString>,
+    ) -> Result<(), RegistryError> {
         let fail = |source| RegistryError::Io { doing: "listed", path: directory.into(), source };
         for entry in fs::read_dir(directory).map_err(fail)? {
             let entry = entry.map_err(fail)?;

@@ -83,7 +83,9 @@ mod tests {
     fn names_never_leave_their_directory() {
         assert!("ns/digits".parse::<Repository>().is_ok());
         assert!("ns/runner/x86-64-v3".parse::<Repository>().is_ok());
-        for bad in ["", "ns", "/digits", "ns/", "ns/..", "ns/../other", "ns/_blobs", "ns/a/b/c", "ns/A", "../x", "ns/a b"] {
+        for bad in
+            ["", "ns", "/digits", "ns/", "ns/..", "ns/../other", "ns/_blobs", "ns/a/b/c", "ns/A", "../x", "ns/a b"]
+        {
             assert!(bad.parse::<Repository>().is_err(), "{bad}");
         }
     }

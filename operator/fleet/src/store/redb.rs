@@ -12,7 +12,8 @@ use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 
 use super::{
-    Enroll, GatewayRow, GatewayState, GatewayStore, MAX_REPORTS, Page, ReleaseKey, StoreError, StoredReport, Sync, Tally,
+    Enroll, GatewayRow, GatewayState, GatewayStore, MAX_REPORTS, Page, ReleaseKey, StoreError, StoredReport, Sync,
+    Tally,
 };
 use crate::BoxFuture;
 use crate::labels::Labels;
@@ -125,10 +126,14 @@ impl<'t> Tables<'t> {
     }
 
     fn count(&mut self, report: &StoredReport, sign: i64) -> Result<(), StoreError> {
-        let key =
-            tally_key(&ReleaseKey { deployment: report.report.deployment.clone(), number: report.report.number });
-        let mut tally: Tally =
-            self.tallies.get(key.as_str()).map_err(backend)?.map(|v| read_json(v.value())).transpose()?.unwrap_or_default();
+        let key = tally_key(&ReleaseKey { deployment: report.report.deployment.clone(), number: report.report.number });
+        let mut tally: Tally = self
+            .tallies
+            .get(key.as_str())
+            .map_err(backend)?
+            .map(|v| read_json(v.value()))
+            .transpose()?
+            .unwrap_or_default();
         tally.count(report, sign);
         self.tallies.insert(key.as_str(), json(&tally)?.as_slice()).map_err(backend)?;
         Ok(())
@@ -294,7 +299,9 @@ impl RedbStore {
             .spawn(move || {
                 while let Ok(first) = queue.recv() {
                     let mut batch = vec![first];
-                    while batch.len() < BATCH && let Ok(next) = queue.try_recv() {
+                    while batch.len() < BATCH
+                        && let Ok(next) = queue.try_recv()
+                    {
                         batch.push(next);
                     }
                     commit(&writer, batch);
@@ -490,4 +497,3 @@ impl GatewayStore for RedbStore {
         })
     }
 }
-

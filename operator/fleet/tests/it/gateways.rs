@@ -143,7 +143,10 @@ async fn a_gateway_votes_once_and_leaves_every_count_when_it_is_revoked() {
     let server = Server::start().await;
     let (identity, key) = server.enrolled("ns-a").await;
     let mut connection = server.connect(&identity, &key).await;
-    let key_of = ReleaseKey { deployment: report(ReleaseState::Trial, None).deployment, number: report(ReleaseState::Trial, None).number };
+    let key_of = ReleaseKey {
+        deployment: report(ReleaseState::Trial, None).deployment,
+        number: report(ReleaseState::Trial, None).number,
+    };
     for (state, reason) in [
         (ReleaseState::Trial, None),
         (ReleaseState::Active, None),

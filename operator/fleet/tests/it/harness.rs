@@ -25,7 +25,12 @@ pub struct Decisions {
 }
 
 impl Dispatch for Decisions {
-    fn dispatch<'a>(&'a self, gateway: &'a GatewayRow, _: &'a [StoredReport], _: UnixMillis) -> BoxFuture<'a, Dispatched> {
+    fn dispatch<'a>(
+        &'a self,
+        gateway: &'a GatewayRow,
+        _: &'a [StoredReport],
+        _: UnixMillis,
+    ) -> BoxFuture<'a, Dispatched> {
         let assignment = self.assignments.lock().unwrap().get(&gateway.namespace).cloned();
         let target = assignment.as_ref().map(|a| a.target.clone());
         Box::pin(async move { Dispatched { target, assignment, wait: Duration::from_secs(1) } })

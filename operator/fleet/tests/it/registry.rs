@@ -45,7 +45,8 @@ async fn manifests_tags_and_referrers() {
     let (identity, key) = server.enrolled("ns-a").await;
     let name = repository("ns-a/digits");
     let bytes = json!({"schemaVersion": 2, "mediaType": MANIFEST, "layers": []}).to_string();
-    let manifest = server.registry.put_manifest(&name, MANIFEST, bytes.as_bytes(), &["1.0.0-x86-64", "latest"]).unwrap();
+    let manifest =
+        server.registry.put_manifest(&name, MANIFEST, bytes.as_bytes(), &["1.0.0-x86-64", "latest"]).unwrap();
     let bundle = "application/vnd.dev.sigstore.bundle.v0.3+json";
     let referrer = json!({
         "schemaVersion": 2, "mediaType": MANIFEST, "artifactType": bundle, "layers": [],

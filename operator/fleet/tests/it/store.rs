@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use ballast_bundle::UnixMillis;
 use ballast_bundle::protocol::{Facts, ReleaseState};
+use ballast_bundle::{Counter, Digest};
 use ballast_fleet::store::{Enroll, GatewayRow, GatewayState, GatewayStore, MAX_REPORTS, RedbStore, StoreError, Sync};
 use ballast_fleet::token::TokenRecord;
-use ballast_bundle::{Counter, Digest};
 
 fn row(id: &str, namespace: &str) -> GatewayRow {
     GatewayRow {
