@@ -72,6 +72,11 @@ impl Default for Admission {
 }
 
 impl Admission {
+    /// Whether objects of a kind live in namespaces; `None` when it is no kind of this API.
+    pub fn is_namespaced(&self, kind: &str) -> Option<bool> {
+        self.kinds.iter().find(|known| known.name == kind).map(|known| known.namespaced)
+    }
+
     /// Checks an object as the API server would on create (`old` is `None`) or update, and fills its defaults in.
     /// `status` is dropped: it is never a wish.
     pub fn admit(&self, object: &Value, old: Option<&Value>) -> Result<Value, Refused> {

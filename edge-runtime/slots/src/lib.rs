@@ -14,4 +14,4 @@ mod step;
 
 pub use event::{Effect, Event};
 pub use state::{Candidate, FORMAT, Held, Phase, Rejected, ReleaseId, Serving, State, Willing, Wish, trial_is_open};
-pub use step::{BOOT_WINDOW_MILLIS, MAX_BOOTS, step};
+pub use step::{BOOT_WINDOW_MILLIS, MAX_BOOTS, RETRY_MILLIS, step};

@@ -10,6 +10,9 @@ pub const BOOT_WINDOW_MILLIS: u64 = 10_000;
 /// So many such starts in a row reject it; one may be a power cut.
 pub const MAX_BOOTS: u32 = 2;
 
+/// A release that had no room is looked at again after so long.
+pub const RETRY_MILLIS: u64 = 5_000;
+
 /// The next state and what to do, in order.
 pub fn step(state: &State, event: &Event, now: UnixMillis) -> (State, Vec<Effect>) {
     let mut next = Step { state: state.clone(), effects: Vec::new(), now };
@@ -179,14 +182,19 @@ impl Step {
     }
 
     fn deferred(&mut self, of: &ReleaseId, reason: FailureReason, message: &str) {
+        let now = self.now;
         let Some(candidate) = self.candidate(of) else { return };
-        match candidate.phase {
-            Phase::Fetching | Phase::Verified => {}
-            Phase::Relabelling | Phase::Probing | Phase::Trial => return,
-        }
+        let phase = match candidate.phase {
+            Phase::Fetching => Phase::Fetching,
+            // What was promised room and did not get it after all waits for room again.
+            Phase::Verified | Phase::Probing => Phase::Verified,
+            Phase::Relabelling | Phase::Trial => return,
+        };
+        candidate.since = now;
         let deferred = Some((reason, message.to_owned()));
-        if candidate.deferred != deferred {
+        if candidate.deferred != deferred || candidate.phase != phase {
             candidate.deferred = deferred;
+            candidate.phase = phase;
             self.persist();
             self.emit(Effect::Report);
         }
@@ -321,10 +329,12 @@ impl Step {
         self.promote();
         let Some(candidate) = &self.state.candidate else { return };
         let release = candidate.release.clone();
+        let waited = self.now.0.saturating_sub(candidate.since.0) >= RETRY_MILLIS;
         match (candidate.phase, candidate.deferred.is_some()) {
-            (Phase::Verified, _) => self.emit(Effect::Admit(release)),
-            (Phase::Fetching, true) => self.emit(Effect::Fetch(release)),
-            (Phase::Fetching | Phase::Relabelling | Phase::Probing | Phase::Trial, _) => {}
+            (Phase::Verified, false) => self.emit(Effect::Admit(release)),
+            (Phase::Verified, true) if waited => self.emit(Effect::Admit(release)),
+            (Phase::Fetching, true) if waited => self.emit(Effect::Fetch(release)),
+            (Phase::Verified | Phase::Fetching | Phase::Relabelling | Phase::Probing | Phase::Trial, _) => {}
         }
     }
 

@@ -126,6 +126,7 @@ impl World {
                 Op::Probe(id) => {
                     all.push(finished(Event::ProbePassed(*id)));
                     all.push(failed(id, FailureReason::GoldenMismatch));
+                    all.push(full(id, FailureReason::InsufficientMemory));
                 }
             }
         }
@@ -312,7 +313,7 @@ fn check_settled(before: &World, event: &Event, world: &World) {
     // Nothing gets stuck: whatever a candidate waits for is under way, or the next tick asks for it again.
     if let Some(candidate) = &world.memory.candidate {
         let id = ReleaseId::from(&candidate.release);
-        let (_, tick) = step(&world.memory, &Event::Tick, UnixMillis(NOW));
+        let (_, tick) = step(&world.memory, &Event::Tick, UnixMillis(NOW + LONG));
         let moving = match (candidate.phase, candidate.deferred.is_some()) {
             (Phase::Fetching, false) => world.running.contains(&Op::Fetch(id)),
             (Phase::Fetching, true) => tick.iter().any(|e| matches!(e, Effect::Fetch(_))),

@@ -1,0 +1,428 @@
+//! Configuration: a TOML file, environment variables over it, `--set` and other flags over both.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// Where the file is looked for when none is named.
+pub const DEFAULT_FILE: &str = "/etc/ballast/edge.toml";
+/// Environment variables: `BALLAST_EDGE_` and the key in capitals with `__` for dots.
+const ENV_PREFIX: &str = "BALLAST_EDGE_";
+/// A configuration is a page or two.
+const MAX_FILE: u64 = 1 << 20;
+
+/// Why a configuration was not accepted.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // each variant's sentence says what its fields are
+pub enum ConfigError {
+    #[error("the configuration {path} cannot be read: {source}")]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("the configuration {path} is not valid TOML: {message}")]
+    Syntax { path: PathBuf, message: String },
+    #[error("{origin} names {key:?}, which ballast-edge does not know; the keys are: {known}")]
+    Unknown { origin: String, key: String, known: String },
+    #[error("{origin} has a wrong value: {message}")]
+    Value { origin: String, message: String },
+    #[error("--set takes KEY=VALUE, as in --set serve.http=127.0.0.1:8000; this is {0:?}")]
+    Set(String),
+}
+
+/// Everything that can be configured. What each key means stands in [`KEYS`], from which the documentation is made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[allow(missing_docs)] // documented in KEYS
+pub struct Config {
+    pub state: PathBuf,
+    pub name: Option<String>,
+    pub serve: Serve,
+    pub fetch: Fetch,
+    pub limits: Limits,
+    pub cpu_features: CpuFeatures,
+    pub facts: BTreeMap<String, String>,
+    pub sync: Sync,
+}
+
+/// `[serve]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct Serve {
+    pub http: String,
+    pub max_request_bytes: u64,
+    pub max_connections: u32,
+    pub drain_seconds: u64,
+}
+
+/// `[fetch]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct Fetch {
+    pub retry_seconds: u64,
+}
+
+/// `[limits]`; 0 = chosen from the machine.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct Limits {
+    pub memory: Size,
+    pub disk: Size,
+}
+
+/// `[cpu_features]`
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct CpuFeatures {
+    pub deny: Vec<String>,
+}
+
+/// `[sync]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct Sync {
+    pub wait_seconds: u64,
+    pub max_backoff_seconds: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            state: PathBuf::from("/var/lib/ballast"),
+            name: None,
+            serve: Serve::default(),
+            fetch: Fetch::default(),
+            limits: Limits::default(),
+            cpu_features: CpuFeatures::default(),
+            facts: BTreeMap::new(),
+            sync: Sync::default(),
+        }
+    }
+}
+
+impl Default for Serve {
+    fn default() -> Self {
+        Self { http: "127.0.0.1:8000".to_owned(), max_request_bytes: 16 << 20, max_connections: 256, drain_seconds: 30 }
+    }
+}
+
+impl Default for Fetch {
+    fn default() -> Self {
+        Self { retry_seconds: 5 }
+    }
+}
+
+impl Default for Sync {
+    fn default() -> Self {
+        Self { wait_seconds: 60, max_backoff_seconds: 300 }
+    }
+}
+
+/// A number of bytes: `268435456`, `"256Mi"` or `"1Gi"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(transparent)]
+pub struct Size(pub u64);
+
+impl<'de> Deserialize<'de> for Size {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Form {
+            Number(u64),
+            Text(String),
+        }
+        match Form::deserialize(d)? {
+            Form::Number(n) => Ok(Self(n)),
+            Form::Text(text) => {
+                let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+                let unit: Option<u64> = match unit {
+                    "" => Some(1),
+                    "Ki" => Some(1 << 10),
+                    "Mi" => Some(1 << 20),
+                    "Gi" => Some(1 << 30),
+                    _ => None,
+                };
+                let size = digits.parse().ok().zip(unit).and_then(|(n, unit): (u64, u64)| n.checked_mul(unit));
+                size.map(Self).ok_or_else(|| {
+                    serde::de::Error::custom(format!("{text:?} is not a number of bytes; write 256Mi, 1Gi or a number"))
+                })
+            }
+        }
+    }
+}
+
+/// One documented key.
+#[derive(Debug)]
+pub struct Key {
+    /// Dotted path.
+    pub name: &'static str,
+    /// The form of its value.
+    pub form: &'static str,
+    /// When it is not set.
+    pub default: &'static str,
+    /// What it does.
+    pub meaning: &'static str,
+}
+
+const fn key(name: &'static str, form: &'static str, default: &'static str, meaning: &'static str) -> Key {
+    Key { name, form, default, meaning }
+}
+
+/// Every key there is. A test holds it against [`Config`], and `docs/edge-configuration.md` against it.
+pub const KEYS: &[Key] = &[
+    key(
+        "state",
+        "path",
+        "`/var/lib/ballast`",
+        "Directory for identity, slots and blobs. One process at a time uses it.",
+    ),
+    key("name", "text", "the host name", "A name for people, sent when the gateway enrols."),
+    key(
+        "serve.http",
+        "address:port",
+        "`127.0.0.1:8000`",
+        "Where the Open Inference Protocol and `/metrics` are served. Port 0 takes any free one; the address in use stands in `STATE/http`.",
+    ),
+    key("serve.max_request_bytes", "bytes", "16777216", "Larger requests are refused with 413."),
+    key("serve.max_connections", "number", "256", "More clients at once wait to be accepted."),
+    key("serve.drain_seconds", "seconds", "30", "After SIGTERM, requests in flight have so long to end."),
+    key(
+        "fetch.retry_seconds",
+        "seconds",
+        "5",
+        "Pause before a download that was cut off goes on from where it stopped.",
+    ),
+    key(
+        "limits.memory",
+        "size",
+        "half of the machine's memory (or of its cgroup)",
+        "All instances of all models together, the candidate and the warm spares included. A release that does not fit is deferred.",
+    ),
+    key(
+        "limits.disk",
+        "size",
+        "half of what is free",
+        "The store of downloaded blobs. Blobs of releases in a slot are never deleted.",
+    ),
+    key(
+        "cpu_features.deny",
+        "list of names",
+        "none",
+        "CPU features to behave without, by Rust's names: `[\"avx2\"]` makes the operator choose a target that needs none.",
+    ),
+    key("facts", "table of texts", "empty", "Reported to the operator, for `match.facts` of a HardwareTarget."),
+    key("sync.wait_seconds", "seconds", "60", "Pause between syncs as long as the operator has not yet said its own."),
+    key(
+        "sync.max_backoff_seconds",
+        "seconds",
+        "300",
+        "Longest pause between attempts while the operator cannot be reached.",
+    ),
+];
+
+impl Config {
+    /// Reads `file` (or the default one where it exists), then the environment, then `sets` (`KEY=VALUE`).
+    pub fn load(
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (String, String)>,
+        sets: &[String],
+    ) -> Result<Self, ConfigError> {
+        let mut table = toml::Table::new();
+        let path = file.map_or_else(|| PathBuf::from(DEFAULT_FILE), Path::to_owned);
+        match read(&path) {
+            Ok(text) => {
+                let parsed: toml::Table = text.parse().map_err(|e: toml::de::Error| ConfigError::Syntax {
+                    path: path.clone(),
+                    message: e.to_string().trim().to_owned(),
+                })?;
+                check_names(&format!("the configuration {}", path.display()), "", &parsed)?;
+                table = parsed;
+                let message = |e: toml::de::Error| e.to_string().trim().to_owned();
+                table.clone().try_into::<Config>().map_err(|e| ConfigError::Value {
+                    origin: format!("the configuration {}", path.display()),
+                    message: message(e),
+                })?;
+            }
+            Err(e) if file.is_none() && e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(source) => return Err(ConfigError::Read { path, source }),
+        }
+        let mut overrides = Vec::new();
+        for (name, value) in environment {
+            // Of the flags' own variables only those with this prefix are keys.
+            if let Some(key) = name.strip_prefix(ENV_PREFIX) {
+                let key = key.to_ascii_lowercase().replace("__", ".");
+                overrides.push((format!("the environment variable {name}"), key, value));
+            }
+        }
+        for set in sets {
+            let (key, value) = set.split_once('=').ok_or_else(|| ConfigError::Set(set.clone()))?;
+            overrides.push((format!("--set {set}"), key.trim().to_owned(), value.trim().to_owned()));
+        }
+        let mut config: Config = table.clone().try_into().unwrap_or_default();
+        for (origin, key, value) in overrides {
+            if !is_known(&key) {
+                return Err(unknown(origin, key));
+            }
+            insert(&mut table, &key, parse_value(&value));
+            config = table.clone().try_into().map_err(|e: toml::de::Error| ConfigError::Value {
+                origin,
+                message: e.to_string().trim().to_owned(),
+            })?;
+        }
+        Ok(config)
+    }
+}
+
+fn read(path: &Path) -> std::io::Result<String> {
+    use std::io::Read;
+    let mut text = String::new();
+    std::fs::File::open(path)?.take(MAX_FILE).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+fn is_known(name: &str) -> bool {
+    KEYS.iter().any(|k| k.name == name) || name.strip_prefix("facts.").is_some_and(|fact| !fact.is_empty())
+}
+
+fn unknown(origin: String, key: String) -> ConfigError {
+    let known: Vec<_> = KEYS.iter().map(|k| k.name).collect();
+    ConfigError::Unknown { origin, key, known: known.join(", ") }
+}
+
+fn check_names(origin: &str, prefix: &str, table: &toml::Table) -> Result<(), ConfigError> {
+    for (name, value) in table {
+        let name = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+        match value {
+            toml::Value::Table(inner) if name != "facts" => check_names(origin, &name, inner)?,
+            _ if is_known(&name) => {}
+            _ => return Err(unknown(origin.to_owned(), name)),
+        }
+    }
+    Ok(())
+}
+
+fn insert(table: &mut toml::Table, key: &str, value: toml::Value) {
+    match key.split_once('.') {
+        None => {
+            table.insert(key.to_owned(), value);
+        }
+        Some((first, rest)) => {
+            let inner = table.entry(first.to_owned()).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+            if let toml::Value::Table(inner) = inner {
+                insert(inner, rest, value);
+            }
+        }
+    }
+}
+
+/// A number, a list or a boolean where it reads as one, else the text itself.
+fn parse_value(text: &str) -> toml::Value {
+    let parsed = format!("v = {text}").parse::<toml::Table>().ok().and_then(|mut t| t.remove("v"));
+    match parsed {
+        Some(
+            value
+            @ (toml::Value::Integer(_) | toml::Value::Array(_) | toml::Value::Boolean(_) | toml::Value::String(_)),
+        ) => value,
+        _ => toml::Value::String(text.to_owned()),
+    }
+}
+
+/// `docs/edge-configuration.md`.
+pub fn documentation() -> String {
+    let mut out = String::from(
+        "# Configuration of ballast-edge\n\n\
+         `ballast-edge run --config FILE` reads TOML; without `--config` it reads `/etc/ballast/edge.toml` where there is one.\n\
+         Environment variables come over the file (`BALLAST_EDGE_` and the key in capitals, `__` for a dot:\n\
+         `BALLAST_EDGE_SERVE__HTTP=0.0.0.0:8000`), and `--set KEY=VALUE` over both. A key that is not listed here is refused.\n\
+         Sizes are numbers of bytes or texts such as `\"256Mi\"` and `\"1Gi\"`.\n\n\
+         This page is made from the program; a test keeps it true.\n\n\
+         | key | value | default | meaning |\n|---|---|---|---|\n",
+    );
+    for key in KEYS {
+        out.push_str(&format!("| `{}` | {} | {} | {} |\n", key.name, key.form, key.default, key.meaning));
+    }
+    out.push_str(
+        "\n```toml\n# A small box on a production line.\nstate = \"/var/lib/ballast\"\n\n[serve]\nhttp = \"0.0.0.0:8000\"\n\n\
+         [limits]\nmemory = \"512Mi\"\ndisk = \"2Gi\"\n\n[cpu_features]\ndeny = [\"avx512f\"]\n\n[facts]\nline = \"bottling\"\n```\n",
+    );
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str, env: &[(&str, &str)], sets: &[&str]) -> Result<Config, ConfigError> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("edge.toml");
+        std::fs::write(&path, text).unwrap();
+        let env = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+        let sets: Vec<_> = sets.iter().map(|s| (*s).to_owned()).collect();
+        Config::load(Some(&path), env, &sets)
+    }
+
+    #[test]
+    fn environment_comes_over_the_file_and_flags_over_both() {
+        let text = "[serve]\nhttp = \"a:1\"\nmax_connections = 3\n[limits]\nmemory = \"256Mi\"";
+        let env = [("BALLAST_EDGE_SERVE__HTTP", "b:2"), ("BALLAST_EDGE_LIMITS__DISK", "1Gi"), ("PATH", "/bin")];
+        let config = load(text, &env, &["serve.http=c:3", "cpu_features.deny=[\"avx2\"]", "facts.line=7b"]).unwrap();
+        assert_eq!((config.serve.http.as_str(), config.serve.max_connections), ("c:3", 3));
+        assert_eq!((config.limits.memory.0, config.limits.disk.0), (256 << 20, 1 << 30));
+        assert_eq!(config.cpu_features.deny, ["avx2"]);
+        assert_eq!(config.facts["line"], "7b");
+    }
+
+    #[test]
+    fn unknown_keys_and_wrong_values_name_their_place() {
+        for (text, env, sets, says) in [
+            ("[serve]\nhtpp = \"x\"", &[][..], &[][..], "serve.htpp"),
+            ("", &[("BALLAST_EDGE_SERVE__HTPP", "x")], &[], "BALLAST_EDGE_SERVE__HTPP"),
+            ("", &[], &["limits.memroy=1"], "limits.memroy"),
+            ("", &[], &["limits.memory=lots"], "256Mi"),
+            ("", &[], &["serve.http"], "KEY=VALUE"),
+            ("serve = ", &[], &[], "not valid TOML"),
+            ("[serve]\nmax_connections = \"x\"", &[], &[], "wrong value"),
+        ] {
+            let error = load(text, env, sets).unwrap_err().to_string();
+            assert!(error.contains(says), "{error}");
+        }
+        let missing = Config::load(Some(Path::new("/no/such/edge.toml")), [], &[]).unwrap_err().to_string();
+        assert!(missing.contains("/no/such/edge.toml"), "{missing}");
+    }
+
+    #[test]
+    fn every_key_is_documented_and_every_documented_key_exists() {
+        let mut config = Config { name: Some("x".to_owned()), ..Config::default() };
+        config.facts.clear();
+        let mut found = Vec::new();
+        flatten("", &toml::Table::try_from(&config).unwrap(), &mut found);
+        found.sort();
+        let mut documented: Vec<_> = KEYS.iter().map(|k| k.name.to_owned()).collect();
+        documented.sort();
+        assert_eq!(found, documented);
+    }
+
+    fn flatten(prefix: &str, table: &toml::Table, into: &mut Vec<String>) {
+        for (name, value) in table {
+            let name = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+            match value {
+                toml::Value::Table(inner) if name != "facts" => flatten(&name, inner, into),
+                _ => into.push(name),
+            }
+        }
+    }
+
+    #[test]
+    fn the_documentation_is_the_programs_own() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/edge-configuration.md");
+        if std::env::var_os("BALLAST_UPDATE").is_some() {
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, documentation()).unwrap();
+        }
+        let written = std::fs::read_to_string(&path).unwrap_or_default();
+        assert_eq!(written, documentation(), "run the test with BALLAST_UPDATE=1 and commit {}", path.display());
+    }
+}

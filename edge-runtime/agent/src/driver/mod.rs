@@ -1,0 +1,333 @@
+//! The driver: one task that owns every deployment's state machine and carries its effects out.
+//!
+//! It never waits for anything long: downloads, loading and probes are tasks that send [`Input`]s back, so that a failing
+//! candidate is rolled back within milliseconds whatever else goes on.
+
+mod assign;
+mod effects;
+mod report;
+mod trial;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ballast_bundle::protocol::{ReleaseReport, Speed};
+use ballast_bundle::{Assignment, Blob, Digest, ReleaseLayers, TargetName, TrustRoot, Verified};
+use ballast_sandbox::Fault;
+use ballast_slots::{Event, ReleaseId, State};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Notify, mpsc};
+
+use crate::fetch::{FetchError, Source};
+use crate::loaded::{Loaded, Prepared, Unloadable};
+use crate::metrics::Metrics;
+use crate::runner::{Runner, RunnerFile, RunnerRecord};
+use crate::serve::Router;
+use crate::state::{StateDir, StateError};
+use crate::time::Clock;
+
+/// `slots/NAME.json`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct SlotFile {
+    pub(crate) format: u32,
+    pub(crate) state: State,
+    /// Of every release in a slot: what its verified statement said.
+    pub(crate) layers: Vec<(Digest, ReleaseLayers)>,
+    /// Of rolled-back releases: detection to the fallback's first answer, microseconds.
+    #[serde(default)]
+    pub(crate) rollback_micros: Vec<(ReleaseId, u64)>,
+}
+
+/// What the driver is told.
+pub(crate) enum Input {
+    /// A verified assignment, and the root that was in force.
+    Assignment(Box<(Verified<Assignment>, Verified<TrustRoot>)>),
+    /// A download ended.
+    Fetched { name: String, id: ReleaseId, result: Result<ReleaseLayers, FetchError> },
+    /// A relabelled release's statement was verified, or not.
+    Relabelled { name: String, id: ReleaseId, result: Result<ReleaseLayers, FetchError> },
+    /// Read and checked for admission, or not.
+    Prepared { name: String, id: ReleaseId, result: Box<Result<Prepared, Unloadable>> },
+    /// Loaded and probed, or not.
+    Probed { name: String, id: ReleaseId, result: Result<Arc<Loaded>, Unloadable> },
+    /// A runner's download ended.
+    RunnerFetched { result: Box<Result<RunnerRecord, FetchError>> },
+    /// The new runner passed every active model's golden vectors, or did not.
+    RunnerProbed { result: Result<(Arc<Runner>, Vec<Arc<Loaded>>), String>, module: Digest },
+    /// The new runner was measured.
+    Measured(Speed),
+    /// A live request failed; the time to the fallback's answer, if there was one.
+    Failed { model: String, id: ReleaseId, fault: Fault, micros: Option<u64> },
+    /// Golden replays of a trial.
+    Replayed { name: String, id: ReleaseId, right: u64, result: Result<(), Unloadable> },
+    /// Time passed.
+    Tick,
+    /// Ends the driver.
+    Stop,
+}
+
+/// What others see of the driver.
+#[derive(Debug, Default)]
+pub(crate) struct Board {
+    inner: Mutex<(Vec<ReleaseReport>, Option<Speed>)>,
+    /// There is something new to tell the operator.
+    pub(crate) news: Notify,
+}
+
+impl Board {
+    pub(crate) fn reports(&self) -> Vec<ReleaseReport> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).0.clone()
+    }
+
+    pub(crate) fn speed(&self) -> Option<Speed> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).1
+    }
+
+    fn set_reports(&self, reports: Vec<ReleaseReport>) {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).0 = reports;
+    }
+
+    fn set_speed(&self, speed: Speed) {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).1 = Some(speed);
+        self.news.notify_one();
+    }
+}
+
+/// One deployment and what belongs to it in memory.
+pub(crate) struct Machine {
+    state: State,
+    layers: BTreeMap<Digest, ReleaseLayers>,
+    rollback_micros: BTreeMap<ReleaseId, u64>,
+    loaded: BTreeMap<Digest, Arc<Loaded>>,
+    prepared: Option<(ReleaseId, Prepared)>,
+    /// A preparation, a probe or a replay is under way.
+    preparing: bool,
+    replaying: bool,
+    replayed: usize,
+    /// Counted at the last tick.
+    seen: BTreeMap<ReleaseId, u64>,
+}
+
+/// What the driver is made of.
+pub(crate) struct Parts {
+    pub(crate) dir: Arc<StateDir>,
+    pub(crate) source: Source,
+    pub(crate) router: Arc<Router>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) board: Arc<Board>,
+    pub(crate) clock: Arc<Clock>,
+    pub(crate) memory_budget: u64,
+    pub(crate) denied: Vec<String>,
+    pub(crate) root: Verified<TrustRoot>,
+    pub(crate) target: Option<TargetName>,
+    pub(crate) send: mpsc::UnboundedSender<Input>,
+}
+
+/// See the module.
+pub(crate) struct Driver {
+    parts: Parts,
+    machines: BTreeMap<String, Machine>,
+    runner: Option<Arc<Runner>>,
+    runner_file: RunnerFile,
+    /// Waits for its runner.
+    pending: Option<Verified<Assignment>>,
+    runner_busy: bool,
+    /// Deployments whose effects ask for blobs to be deleted.
+    collect: bool,
+}
+
+impl Driver {
+    /// Loads whatever is in the slots, so that it serves before anybody is asked.
+    pub(crate) fn boot(parts: Parts) -> Result<Self, StateError> {
+        let empty = RunnerFile { format: crate::state::FORMAT, active: None, rejected: Vec::new() };
+        let runner_file: RunnerFile = parts.dir.read("runner.json")?.unwrap_or(empty);
+        let runner = runner_file.active.clone().and_then(|record| {
+            match Runner::load(&parts.source.store, record, &parts.denied) {
+                Ok(runner) => Some(Arc::new(runner)),
+                Err(error) => {
+                    tracing::error!(error, "the runner cannot be used; it is fetched again");
+                    None
+                }
+            }
+        });
+        let mut driver = Self {
+            parts,
+            machines: BTreeMap::new(),
+            runner,
+            runner_file,
+            pending: None,
+            runner_busy: false,
+            collect: false,
+        };
+        for file in slot_files(&driver.parts.dir)? {
+            driver.machines.insert(file.state.deployment.name.clone(), Machine::of(file));
+        }
+        let names: Vec<_> = driver.machines.keys().cloned().collect();
+        for name in names {
+            driver.event(&name, &Event::Booted);
+        }
+        driver.publish();
+        driver.measure();
+        Ok(driver)
+    }
+
+    /// Runs until [`Input::Stop`].
+    pub(crate) async fn run(mut self, mut inputs: mpsc::UnboundedReceiver<Input>) {
+        while let Some(input) = inputs.recv().await {
+            if matches!(input, Input::Stop) {
+                return;
+            }
+            self.take(input);
+            self.publish();
+        }
+    }
+
+    fn take(&mut self, input: Input) {
+        match input {
+            Input::Assignment(boxed) => {
+                let (assignment, root) = *boxed;
+                self.parts.root = root;
+                self.assignment(assignment);
+            }
+            Input::Fetched { name, id, result } => match result {
+                Ok(layers) => {
+                    if let Some(machine) = self.machines.get_mut(&name) {
+                        machine.layers.insert(id.manifest, layers);
+                    }
+                    self.event(&name, &Event::Fetched(id));
+                }
+                Err(error) => self.event(&name, &failed(id, &error)),
+            },
+            Input::Relabelled { name, id, result } => match result {
+                Ok(layers) => {
+                    if let Some(machine) = self.machines.get_mut(&name) {
+                        machine.layers.insert(id.manifest, layers);
+                    }
+                    self.event(&name, &Event::Relabelled(id));
+                }
+                Err(error) => self.event(&name, &failed(id, &error)),
+            },
+            Input::Prepared { name, id, result } => self.prepared(&name, id, *result),
+            Input::Probed { name, id, result } => self.probed(&name, id, result),
+            Input::RunnerFetched { result } => self.runner_fetched(*result),
+            Input::RunnerProbed { result, module } => self.runner_probed(result, module),
+            Input::Measured(speed) => self.parts.board.set_speed(speed),
+            Input::Failed { model, id, fault, micros } => self.request_failed(&model, id, &fault, micros),
+            Input::Replayed { name, id, right, result } => self.replayed(&name, id, right, result),
+            Input::Tick => self.tick(),
+            Input::Stop => {}
+        }
+        if std::mem::take(&mut self.collect) {
+            self.collect_garbage();
+        }
+    }
+
+    /// Every digest that must stay in the store.
+    fn kept(&self) -> BTreeSet<Digest> {
+        let mut keep = BTreeSet::new();
+        for machine in self.machines.values() {
+            for release in machine.state.releases() {
+                keep.extend([release.statement.digest, release.manifest.digest]);
+                if let Some(layers) = machine.layers.get(&release.manifest.digest) {
+                    keep.extend(blobs_of(layers).map(|b| b.digest));
+                }
+            }
+        }
+        if let Some(record) = &self.runner_file.active {
+            keep.extend([record.reference.module.digest, record.reference.statement.digest]);
+        }
+        if let Some(runner) = self.pending.as_ref().and_then(|p| p.runner.as_ref()) {
+            keep.extend([runner.module.digest, runner.statement.digest]);
+        }
+        keep
+    }
+
+    fn collect_garbage(&self) {
+        // A download under way has blobs that its slot does not name yet.
+        let fetching = self.machines.values().any(|m| {
+            m.state.candidate.as_ref().is_some_and(|c| match c.phase {
+                ballast_slots::Phase::Fetching | ballast_slots::Phase::Relabelling => true,
+                ballast_slots::Phase::Verified | ballast_slots::Phase::Probing | ballast_slots::Phase::Trial => false,
+            })
+        });
+        if !fetching && !self.runner_busy {
+            self.parts.source.store.collect(&self.kept());
+        }
+    }
+}
+
+fn failed(id: ReleaseId, error: &FetchError) -> Event {
+    let (reason, message) = (error.reason(), error.to_string());
+    if reason.is_failure() {
+        Event::Rejected { of: id, reason, message }
+    } else {
+        Event::Deferred { of: id, reason, message }
+    }
+}
+
+pub(crate) fn blobs_of(layers: &ReleaseLayers) -> impl Iterator<Item = &Blob> {
+    [&layers.contract, &layers.plan, &layers.golden, &layers.weights].into_iter()
+}
+
+/// Every slot file there is.
+pub(crate) fn slot_files(dir: &StateDir) -> Result<Vec<SlotFile>, StateError> {
+    let path = dir.path("slots");
+    let entries = match std::fs::read_dir(&path) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(source) => return Err(StateError::Io { path, action: "listed", source }),
+    };
+    let mut names: Vec<String> =
+        entries.filter_map(|e| e.ok()?.file_name().into_string().ok()).filter(|n| is_slot(n)).collect();
+    names.sort();
+    names.iter().filter_map(|name| dir.read(&format!("slots/{name}")).transpose()).collect()
+}
+
+fn is_slot(name: &str) -> bool {
+    name.strip_suffix(".json").is_some_and(is_name)
+}
+
+/// Kubernetes names; nothing that could leave the directory.
+pub(crate) fn is_name(name: &str) -> bool {
+    let edge = |b: Option<u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    name.len() <= 240
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.')
+        && edge(name.bytes().next())
+        && edge(name.bytes().last())
+}
+
+impl Machine {
+    fn new(state: State) -> Self {
+        Self {
+            state,
+            layers: BTreeMap::new(),
+            rollback_micros: BTreeMap::new(),
+            loaded: BTreeMap::new(),
+            prepared: None,
+            preparing: false,
+            replaying: false,
+            replayed: 0,
+            seen: BTreeMap::new(),
+        }
+    }
+
+    fn of(file: SlotFile) -> Self {
+        Self {
+            layers: file.layers.into_iter().collect(),
+            rollback_micros: file.rollback_micros.into_iter().collect(),
+            ..Self::new(file.state)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn slot_names_stay_in_their_directory() {
+        assert!(super::is_slot("digits.json") && super::is_slot("a-1.b.json"));
+        for bad in ["../a.json", ".json", "..json", "a/b.json", "A.json", ".digits.json.new", "digits"] {
+            assert!(!super::is_slot(bad), "{bad}");
+        }
+    }
+}

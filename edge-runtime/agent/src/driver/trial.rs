@@ -1,0 +1,139 @@
+//! What live requests and golden replays say of a release.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use ballast_bundle::protocol::FailureReason;
+use ballast_sandbox::Fault;
+use ballast_slots::{Event, Phase, ReleaseId};
+
+use super::{Driver, Input};
+use crate::loaded::{Loaded, Unloadable};
+use crate::probe;
+
+/// Golden vectors that one tick of a quiet trial replays at most.
+const REPLAYS: usize = 8;
+
+impl Driver {
+    pub(super) fn switch_now(&mut self, name: &str) {
+        // A runner's change moves nothing in the state; only what is loaded.
+        let Some(machine) = self.machines.get(name) else { return };
+        let route = machine.state.serving().and_then(|s| {
+            let primary = machine.loaded.get(&s.primary.manifest.digest).cloned()?;
+            let backup = s.backup.and_then(|b| machine.loaded.get(&b.manifest.digest).cloned());
+            Some(crate::serve::Route { primary, on_trial: s.on_trial, backup })
+        });
+        self.parts.router.set(&machine.state.model, route);
+    }
+
+    pub(super) fn request_failed(&mut self, model: &str, id: ReleaseId, fault: &Fault, micros: Option<u64>) {
+        let Some((name, state)) = self.state_of(model) else { return };
+        let (name, known) = (name.clone(), state.rejected.len());
+        let event = Event::RequestFailed { on: id, reason: fault.reason(), message: fault.to_string() };
+        if let Some(machine) = self.machines.get_mut(&name)
+            && let Some(micros) = micros
+        {
+            machine.rollback_micros.entry(id).or_insert(micros);
+            // It is kept only for a release that this rolls back: the next write drops it otherwise.
+        }
+        self.event(&name, &event);
+        let rejected = self.machines.get(&name).map(|m| m.state.rejected.iter().any(|r| r.id == id));
+        if rejected == Some(true) && self.machines.get(&name).is_some_and(|m| m.state.rejected.len() > known) {
+            tracing::warn!(deployment = name, release = %id.number, %fault, micros, "rolled back");
+            self.parts.metrics.rollback(micros);
+        }
+    }
+
+    pub(super) fn tick(&mut self) {
+        let names: Vec<_> = self.machines.keys().cloned().collect();
+        for name in names {
+            self.count(&name);
+            self.event(&name, &Event::Tick);
+            self.look_after_trial(&name);
+        }
+    }
+
+    /// Live answers since the last tick.
+    fn count(&mut self, name: &str) {
+        let Some(machine) = self.machines.get_mut(name) else { return };
+        let now: BTreeMap<ReleaseId, u64> =
+            machine.loaded.values().map(|l| (l.id(), l.stats.answered.load(Ordering::Relaxed))).collect();
+        let before = std::mem::replace(&mut machine.seen, now.clone());
+        for (by, total) in now {
+            let requests = total.saturating_sub(before.get(&by).copied().unwrap_or(0));
+            if requests > 0 {
+                self.event(name, &Event::Answered { by, requests });
+            }
+        }
+    }
+
+    /// A trial without traffic is fed with golden vectors; one that is slower than it may be is ended.
+    fn look_after_trial(&mut self, name: &str) {
+        let Some(machine) = self.machines.get_mut(name) else { return };
+        let Some(candidate) = machine.state.candidate.as_ref().filter(|c| c.phase == Phase::Trial) else { return };
+        let id = ReleaseId::from(&candidate.release);
+        let wanted = candidate.trial.min_requests.saturating_sub(candidate.requests);
+        let Some(loaded) = machine.loaded.get(&id.manifest).cloned() else { return };
+        let backup =
+            machine.state.active.as_ref().and_then(|h| machine.loaded.get(&h.release.manifest.digest)).cloned();
+        if let Some(message) = backup.as_deref().and_then(|backup| too_slow(&loaded, backup)) {
+            let reason = FailureReason::LatencyExceeded;
+            return self.event(name, &Event::Rejected { of: id, reason, message });
+        }
+        let latency_matters = loaded.contract.verification.max_latency_p99_millis.is_some();
+        if machine.replaying || (wanted == 0 && !latency_matters) {
+            return;
+        }
+        machine.replaying = true;
+        let from = machine.replayed;
+        let count = REPLAYS.min(usize::try_from(wanted.max(1)).unwrap_or(REPLAYS));
+        machine.replayed = from.wrapping_add(count);
+        let (name, send) = (name.to_owned(), self.parts.send.clone());
+        tokio::spawn(async move {
+            let result = replay(&loaded, from, count).await;
+            if let Some(backup) = backup.filter(|_| latency_matters) {
+                // The same load on both, so that a slow minute of the machine is not put down to the candidate.
+                let _ = replay(&backup, from, count).await;
+            }
+            let right = if result.is_ok() { count as u64 } else { 0 };
+            let _ = send.send(Input::Replayed { name, id, right, result });
+        });
+    }
+
+    pub(super) fn replayed(&mut self, name: &str, id: ReleaseId, right: u64, result: Result<(), Unloadable>) {
+        let Some(machine) = self.machines.get_mut(name) else { return };
+        machine.replaying = false;
+        match result {
+            Ok(()) => self.event(name, &Event::Answered { by: id, requests: right }),
+            Err(Unloadable { reason, message }) if reason.is_failure() => {
+                self.event(name, &Event::RequestFailed { on: id, reason, message });
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+/// Replays some vectors, on from where the last replay ended.
+async fn replay(loaded: &Arc<Loaded>, from: usize, count: usize) -> Result<(), Unloadable> {
+    for n in 0..count {
+        let vector = from.wrapping_add(n) % loaded.golden.len().max(1);
+        let started = std::time::Instant::now();
+        let wrong = probe::replay(loaded, vector).await?;
+        loaded.stats.measured(started.elapsed());
+        // A share of vectors may be wrong (`minMatching`); those were wrong in the probe already.
+        if let Some(message) = wrong.filter(|_| !loaded.known_wrong.contains(&vector)) {
+            return Err(Unloadable { reason: FailureReason::GoldenMismatch, message });
+        }
+    }
+    Ok(())
+}
+
+/// Judged against the fallback in the same minute.
+fn too_slow(loaded: &Loaded, backup: &Loaded) -> Option<String> {
+    let limit = loaded.contract.verification.max_latency_p99_millis?.saturating_mul(1000);
+    let (own, other) = (loaded.stats.p99_micros()?, backup.stats.p99_micros()?);
+    (own > limit && other <= limit).then(|| {
+        format!("p99 is {own} µs, above {limit} µs; the release before it takes {other} µs in the same minute")
+    })
+}

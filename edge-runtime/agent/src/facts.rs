@@ -1,0 +1,91 @@
+//! What this machine is: reported, never trusted for more than choosing a target.
+
+use std::path::Path;
+
+use ballast_bundle::protocol::{Facts, Speed};
+use ballast_sandbox::EngineProfile;
+
+use crate::config::Config;
+
+/// Facts now; `speed` is known after the first runner.
+pub(crate) fn gather(config: &Config, state: &Path, speed: Option<Speed>) -> Facts {
+    let mut cpu_features = cpu_features();
+    cpu_features.retain(|f| !config.cpu_features.deny.contains(f));
+    Facts {
+        arch: std::env::consts::ARCH.to_owned(),
+        os: std::env::consts::OS.to_owned(),
+        cpu_features,
+        memory_bytes: memory_budget(config),
+        disk_bytes: disk_budget(config, state),
+        agent: env!("CARGO_PKG_VERSION").to_owned(),
+        engine: EngineProfile::engine_version().to_owned(),
+        speed,
+        extra: config.facts.clone(),
+    }
+}
+
+/// Bytes for all guests together.
+pub(crate) fn memory_budget(config: &Config) -> u64 {
+    if config.limits.memory.0 > 0 {
+        return config.limits.memory.0;
+    }
+    let info = rustix::system::sysinfo();
+    let machine = info.totalram.saturating_mul(u64::from(info.mem_unit).max(1));
+    // In a container the machine's memory is not ours.
+    let cgroup = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok().and_then(|t| t.trim().parse::<u64>().ok());
+    cgroup.map_or(machine, |limit| limit.min(machine)) / 2
+}
+
+/// Bytes for the store. Rounded, since what is free changes all the time and facts should not.
+pub(crate) fn disk_budget(config: &Config, state: &Path) -> u64 {
+    if config.limits.disk.0 > 0 {
+        return config.limits.disk.0;
+    }
+    const STEP: u64 = 1 << 30;
+    let half = rustix::fs::statvfs(state).map_or(0, |s| s.f_bavail.saturating_mul(s.f_frsize)) / 2;
+    if half > STEP { half / STEP * STEP } else { half }
+}
+
+macro_rules! detected {
+    ($detect:ident: $($name:tt)*) => {{
+        let mut found = Vec::new();
+        $(if std::arch::$detect!($name) { found.push($name.to_owned()); })*
+        found.sort();
+        found
+    }};
+}
+
+/// Rust's names of what this CPU has and Cranelift can use, sorted.
+#[cfg(target_arch = "x86_64")]
+fn cpu_features() -> Vec<String> {
+    detected!(is_x86_feature_detected:
+        "sse" "sse2" "sse3" "ssse3" "sse4.1" "sse4.2" "popcnt" "cmpxchg16b" "avx" "avx2" "fma" "f16c" "bmi1" "bmi2" "lzcnt" "movbe"
+        "avx512f" "avx512bw" "avx512cd" "avx512dq" "avx512vl" "avx512vbmi" "avx512bitalg" "avx512vnni")
+}
+
+#[cfg(target_arch = "aarch64")]
+fn cpu_features() -> Vec<String> {
+    detected!(is_aarch64_feature_detected:
+        "neon" "dotprod" "fp16" "fhm" "i8mm" "bf16" "lse" "paca" "pacg" "aes" "sha2" "crc" "rdm" "rcpc" "sve" "sve2")
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+fn cpu_features() -> Vec<String> {
+    Vec::new()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn denied_features_are_not_reported() {
+        let dir = tempfile::tempdir().unwrap();
+        let all = gather(&Config::default(), dir.path(), None);
+        assert!(all.memory_bytes > 0 && all.disk_bytes > 0);
+        let Some(first) = all.cpu_features.first() else { return };
+        let mut config = Config::default();
+        config.cpu_features.deny.push(first.clone());
+        assert!(!gather(&config, dir.path(), None).cpu_features.contains(first));
+    }
+}

@@ -1,0 +1,159 @@
+//! A release in memory: its contract, its golden vectors, and the pool of instances that answers.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ballast_bundle::golden::{Golden, MAX_GOLDEN_BYTES};
+use ballast_bundle::protocol::FailureReason;
+use ballast_bundle::{Contract, ReleaseLayers, ReleaseRef, TargetName};
+use ballast_sandbox::{Answer, Fault, Pool, Program, ProgramSpec, Request, SubmitError, Weights};
+use ballast_slots::ReleaseId;
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use crate::blobs::Store;
+use crate::metrics::Stats;
+use crate::runner::Runner;
+
+const MAX_CONTRACT: u64 = 1 << 20;
+const MAX_PLAN: u64 = 64 << 20;
+
+/// Why a release cannot be loaded.
+#[derive(Debug, Clone)]
+pub(crate) struct Unloadable {
+    pub(crate) reason: FailureReason,
+    pub(crate) message: String,
+}
+
+fn unloadable(reason: FailureReason, message: impl std::fmt::Display) -> Unloadable {
+    Unloadable { reason, message: message.to_string() }
+}
+
+/// Read, checked and compiled into a program, not yet in memory.
+pub(crate) struct Prepared {
+    release: ReleaseRef,
+    contract: Contract,
+    golden: Golden,
+    program: Program,
+}
+
+/// A release that can answer.
+pub(crate) struct Loaded {
+    pub(crate) release: ReleaseRef,
+    pub(crate) contract: Contract,
+    pub(crate) golden: Golden,
+    pub(crate) stats: Stats,
+    /// Golden vectors that were wrong when it was probed, within what the contract allows.
+    pub(crate) known_wrong: BTreeSet<usize>,
+    pool: Pool,
+    memory: u64,
+}
+
+/// Reads a release's layers out of the store, verifying each again through the file that is used.
+pub(crate) fn prepare(
+    store: &Store,
+    release: &ReleaseRef,
+    layers: &ReleaseLayers,
+    model: &str,
+    target: Option<&TargetName>,
+    runner: &Runner,
+) -> Result<Prepared, Unloadable> {
+    let damaged = |e: crate::blobs::BlobError| unloadable(FailureReason::VerificationFailed, e);
+    let invalid = |what: &str, e: &dyn std::fmt::Display| {
+        unloadable(FailureReason::InvalidBundle, format!("the bundle's {what} cannot be used: {e}"))
+    };
+    let contract = store.read(&layers.contract, MAX_CONTRACT).map_err(damaged)?;
+    let contract: Contract = serde_json::from_slice(&contract).map_err(|e| invalid("contract", &e))?;
+    if contract.model != model || contract.version != release.version {
+        return Err(invalid("contract", &"it names another model or version than the assignment"));
+    }
+    if target.is_some_and(|t| contract.target != *t) {
+        return Err(invalid("contract", &format!("it is for target {}", contract.target)));
+    }
+    runner.runs(&contract).map_err(|e| invalid("plan", &e))?;
+    let golden = store.read(&layers.golden, MAX_GOLDEN_BYTES as u64).map_err(damaged)?;
+    let golden = Golden::of_bundle(&golden, &contract).map_err(|e| invalid("golden vectors", &e))?;
+    let plan: Arc<[u8]> = store.read(&layers.plan, MAX_PLAN).map_err(damaged)?.into();
+    let weights: File = store.open(&layers.weights).map_err(damaged)?;
+    let spec = ProgramSpec {
+        plan,
+        weights: Weights::File(Arc::new(weights)),
+        inputs: contract.inputs.clone(),
+        outputs: contract.outputs.clone(),
+        limits: contract.limits.clone(),
+        finite_outputs: contract.verification.finite_outputs,
+    };
+    let program = Program::new(&runner.engine, &runner.module, spec).map_err(|e| unloadable(e.reason(), e))?;
+    Ok(Prepared { release: release.clone(), contract, golden, program })
+}
+
+impl Prepared {
+    /// Bytes of all its instances and the warm spare.
+    pub(crate) fn memory(&self) -> u64 {
+        let instances = u64::from(self.contract.limits.instances.max(1)).saturating_add(1);
+        self.program.memory_needed().saturating_mul(instances)
+    }
+
+    /// Makes the instances. Takes as long as copying the weights.
+    pub(crate) fn start(self) -> Result<Loaded, Unloadable> {
+        let memory = self.memory();
+        let pool = Pool::start(self.program, self.contract.limits.instances).map_err(|e| unloadable(e.reason(), e))?;
+        Ok(Loaded {
+            release: self.release,
+            contract: self.contract,
+            golden: self.golden,
+            stats: Stats::default(),
+            known_wrong: BTreeSet::new(),
+            pool,
+            memory,
+        })
+    }
+}
+
+/// A request that was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Busy {
+    /// `maxQueue` requests wait.
+    QueueFull,
+    /// The release was replaced meanwhile.
+    Closed,
+}
+
+impl Loaded {
+    pub(crate) fn id(&self) -> ReleaseId {
+        ReleaseId::from(&self.release)
+    }
+
+    pub(crate) const fn memory(&self) -> u64 {
+        self.memory
+    }
+
+    /// Requests that wait.
+    pub(crate) fn queued(&self) -> usize {
+        self.pool.queued()
+    }
+
+    /// Answers one request on the pool's threads.
+    pub(crate) async fn infer(&self, inputs: Vec<Bytes>) -> Result<Result<Answer, Fault>, Busy> {
+        let (send, receive) = oneshot::channel();
+        let deadline = Duration::from_millis(self.contract.limits.deadline_millis);
+        let done = Box::new(move |result| {
+            let _ = send.send(result); // a client that went away needs no answer
+        });
+        match self.pool.submit(Request { inputs, deadline, done }) {
+            Ok(()) => Ok(receive.await.unwrap_or_else(|_| {
+                Err(Fault::Unavailable { message: "its thread ended".to_owned(), reason: FailureReason::Trap })
+            })),
+            Err(SubmitError::QueueFull(_)) => Err(Busy::QueueFull),
+            Err(SubmitError::Closed(_)) => Err(Busy::Closed),
+        }
+    }
+
+    /// The inputs of one golden vector.
+    pub(crate) fn golden_inputs(&self, vector: usize) -> Vec<Bytes> {
+        let input = |name: &str| self.golden.input(vector, name).map(Bytes::copy_from_slice).unwrap_or_default();
+        self.contract.inputs.iter().map(|t| input(&t.name)).collect()
+    }
+}

@@ -1,0 +1,113 @@
+//! `ballast-edge run`: everything wired together.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+
+use crate::blobs::Store;
+use crate::client::Client;
+use crate::config::Config;
+use crate::driver::{Board, Driver, Input, Parts};
+use crate::fetch::Source;
+use crate::identity::Enrolled;
+use crate::metrics::Metrics;
+use crate::serve::{Router, Server, bind, service};
+use crate::state::StateDir;
+use crate::time::Clock;
+use crate::{facts, sync};
+
+/// Trials, deferred releases and quiet ones are looked at so often.
+const TICK: Duration = Duration::from_millis(250);
+
+/// Runs until SIGTERM or SIGINT, then drains.
+pub(crate) async fn run(config: Config, dir: StateDir) -> anyhow::Result<()> {
+    let (config, dir) = (Arc::new(config), Arc::new(dir));
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    // The address first: a port in use is said before anything else is touched.
+    let listener = bind(&config.serve.http).await?;
+    let enrolled = Enrolled::load(&dir)?;
+    let clock = Arc::new(Clock::default());
+    let in_force = sync::pointer(&dir)?;
+    if let Some(pointer) = &in_force {
+        clock.saw(pointer.issued);
+    }
+
+    let client = Arc::new(Client::new(enrolled.endpoints(), enrolled.tls(Arc::clone(&clock))?));
+    let disk = facts::disk_budget(&config, dir.root());
+    let source = Source {
+        client: Arc::clone(&client),
+        store: Arc::new(Store::new(dir.path("blobs/sha256"), disk)),
+        retry: Duration::from_secs(config.fetch.retry_seconds),
+    };
+    let (send, inputs) = mpsc::unbounded_channel();
+    let (router, metrics, board) =
+        (Arc::new(Router::default()), Arc::new(Metrics::default()), Arc::new(Board::default()));
+    let parts = Parts {
+        dir: Arc::clone(&dir),
+        source,
+        router: Arc::clone(&router),
+        metrics: Arc::clone(&metrics),
+        board: Arc::clone(&board),
+        clock: Arc::clone(&clock),
+        memory_budget: facts::memory_budget(&config),
+        denied: config.cpu_features.deny.clone(),
+        root: enrolled.root().clone(),
+        target: in_force.as_ref().map(|p| p.target.clone()),
+        send: send.clone(),
+    };
+    let driver = Driver::boot(parts)?;
+    let driving = tokio::spawn(driver.run(inputs));
+
+    let (stop, stopping) = watch::channel(false);
+    let server = Server {
+        service: Arc::new(service(router, Arc::clone(&metrics), send.clone())),
+        max_request: usize::try_from(config.serve.max_request_bytes).unwrap_or(usize::MAX),
+        max_connections: config.serve.max_connections.max(1) as usize,
+        drain: Duration::from_secs(config.serve.drain_seconds),
+    };
+    let address = listener.local_addr()?;
+    dir.write_bytes("http", format!("{address}\n").as_bytes())?;
+    tracing::info!(gateway = %enrolled.gateway(), http = %address, "serving");
+    let serving = tokio::spawn(server.run(listener, stopping));
+
+    let syncing = sync::Loop {
+        dir: Arc::clone(&dir),
+        config,
+        client,
+        enrolled,
+        clock,
+        board,
+        metrics,
+        driver: send.clone(),
+        in_force,
+    };
+    let syncing = tokio::spawn(syncing.run());
+    let ticks = send.clone();
+    let ticking = tokio::spawn(async move {
+        let mut interval = tokio::time::interval(TICK);
+        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            interval.tick().await;
+            if ticks.send(Input::Tick).is_err() {
+                return;
+            }
+        }
+    });
+
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("draining: no new connections; requests in flight are answered");
+    stop.send_replace(true);
+    serving.await?;
+    ticking.abort();
+    syncing.abort();
+    let _ = send.send(Input::Stop);
+    driving.await?;
+    let _ = std::fs::remove_file(dir.path("http"));
+    Ok(())
+}

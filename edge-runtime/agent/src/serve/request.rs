@@ -1,0 +1,286 @@
+//! An inference request: JSON, then raw tensors in order (the binary tensor extension), checked against the contract.
+
+use ballast_bundle::{Contract, TensorSpec};
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::numbers;
+
+/// Tensors that one request names at most.
+const MAX_TENSORS: usize = 64;
+/// An id is echoed; a UUID has 36 characters.
+const MAX_ID: usize = 256;
+
+#[derive(Deserialize)]
+struct Wire<'a> {
+    #[serde(default)]
+    id: Option<String>,
+    #[serde(default)]
+    parameters: Parameters,
+    #[serde(borrow)]
+    inputs: Vec<WireInput<'a>>,
+    #[serde(default)]
+    outputs: Vec<WireOutput>,
+}
+
+#[derive(Deserialize)]
+struct WireInput<'a> {
+    name: String,
+    shape: Vec<u64>,
+    datatype: String,
+    #[serde(default)]
+    parameters: Parameters,
+    #[serde(default, borrow)]
+    data: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct WireOutput {
+    name: String,
+    #[serde(default)]
+    parameters: Parameters,
+}
+
+/// Of all parameters the three that the extension defines; others are ignored, as the protocol allows.
+#[derive(Default, Deserialize)]
+struct Parameters {
+    #[serde(default)]
+    binary_data_size: Option<u64>,
+    #[serde(default)]
+    binary_data_output: Option<bool>,
+    #[serde(default)]
+    binary_data: Option<bool>,
+}
+
+/// A request that fits its contract.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Inference {
+    /// Echoed.
+    pub(crate) id: Option<String>,
+    /// In the contract's order.
+    pub(crate) inputs: Vec<Bytes>,
+    /// Index into the contract's outputs, and whether it is wanted as raw bytes.
+    pub(crate) outputs: Vec<(usize, bool)>,
+}
+
+/// Reads a body; `header` is `Inference-Header-Content-Length` where the client sent it. `Err` is what a person reads.
+pub(crate) fn read(body: &Bytes, header: Option<usize>, contract: &Contract) -> Result<Inference, String> {
+    let length = header.unwrap_or(body.len());
+    let json = body.get(..length).ok_or_else(|| {
+        format!("Inference-Header-Content-Length is {length}, and the whole body has {} bytes", body.len())
+    })?;
+    let wire: Wire<'_> =
+        serde_json::from_slice(json).map_err(|e| format!("the request is not what this call takes: {e}"))?;
+    if wire.id.as_ref().is_some_and(|id| id.len() > MAX_ID) {
+        return Err(format!("the id is longer than {MAX_ID} bytes"));
+    }
+    if wire.inputs.len() > MAX_TENSORS || wire.outputs.len() > MAX_TENSORS {
+        return Err(format!("more than {MAX_TENSORS} tensors"));
+    }
+    let mut inputs: Vec<Option<Bytes>> = vec![None; contract.inputs.len()];
+    let mut at = length;
+    for input in &wire.inputs {
+        let spec = contract.inputs.iter().position(|t| t.name == input.name);
+        let Some((place, spec)) = spec.and_then(|n| Some((inputs.get_mut(n)?, contract.inputs.get(n)?))) else {
+            return Err(format!(
+                "there is no input {:?}; the model has {}",
+                bounded(&input.name),
+                names(&contract.inputs)
+            ));
+        };
+        if place.is_some() {
+            return Err(format!("input {:?} is there twice", spec.name));
+        }
+        *place = Some(tensor(input, spec, body, &mut at, contract.verification.finite_outputs)?);
+    }
+    if at != body.len() && header.is_some() {
+        return Err(format!("{} bytes follow the last binary tensor", body.len() - at));
+    }
+    let given = inputs.iter().zip(&contract.inputs);
+    let missing: Vec<_> = given.filter(|(i, _)| i.is_none()).map(|(_, spec)| spec.name.as_str()).collect();
+    if !missing.is_empty() {
+        return Err(format!("input {} is missing", missing.join(", ")));
+    }
+    let binary = wire.parameters.binary_data_output.unwrap_or(false);
+    let mut outputs = Vec::new();
+    for output in &wire.outputs {
+        let n = contract.outputs.iter().position(|t| t.name == output.name);
+        let n = n.ok_or_else(|| {
+            format!("there is no output {:?}; the model has {}", bounded(&output.name), names(&contract.outputs))
+        })?;
+        outputs.push((n, output.parameters.binary_data.unwrap_or(binary)));
+    }
+    if outputs.is_empty() {
+        outputs = (0..contract.outputs.len()).map(|n| (n, binary)).collect();
+    }
+    Ok(Inference { id: wire.id, inputs: inputs.into_iter().flatten().collect(), outputs })
+}
+
+fn tensor(
+    input: &WireInput<'_>,
+    spec: &TensorSpec,
+    body: &Bytes,
+    at: &mut usize,
+    finite: bool,
+) -> Result<Bytes, String> {
+    if input.datatype != numbers::name(spec.datatype) {
+        return Err(format!(
+            "input {:?} is {}, and {} was sent",
+            spec.name,
+            numbers::name(spec.datatype),
+            bounded(&input.datatype)
+        ));
+    }
+    if input.shape != spec.shape {
+        let shape: Vec<_> = input.shape.iter().take(16).collect();
+        return Err(format!("input {:?} has shape {:?}, and {shape:?} was sent", spec.name, spec.shape));
+    }
+    match (input.parameters.binary_data_size, input.data) {
+        (Some(_), Some(_)) => Err(format!("input {:?} has both data and binary_data_size; send one", spec.name)),
+        (None, None) => Err(format!("input {:?} has neither data nor binary_data_size", spec.name)),
+        (None, Some(data)) => numbers::parse(data.get(), spec).map(Bytes::from),
+        (Some(size), None) => {
+            let want = spec.bytes().unwrap_or(u64::MAX);
+            if size != want {
+                return Err(format!("input {:?} has {want} bytes, and binary_data_size is {size}", spec.name));
+            }
+            let end = usize::try_from(size).ok().and_then(|size| at.checked_add(size)).filter(|end| *end <= body.len());
+            let end = end.ok_or_else(|| {
+                format!(
+                    "the body ends after {} of the {size} bytes of input {:?}",
+                    body.len().saturating_sub(*at),
+                    spec.name
+                )
+            })?;
+            let bytes = body.slice(*at..end);
+            *at = end;
+            // A release is judged by whether its answers are finite; what goes in must be, too.
+            if finite && !numbers::is_finite(&bytes, spec.datatype) {
+                return Err(format!("input {:?} has a value that is not a finite number", spec.name));
+            }
+            Ok(bytes)
+        }
+    }
+}
+
+fn names(specs: &[TensorSpec]) -> String {
+    specs.iter().map(|t| t.name.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+fn bounded(text: &str) -> String {
+    text.chars().take(100).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use ballast_bundle::{DataType, GoldenMatch, Limits, Tolerance, Verification};
+
+    use super::*;
+
+    pub(crate) fn contract() -> Contract {
+        let tensor =
+            |name: &str, datatype, shape: &[u64]| TensorSpec { name: name.to_owned(), datatype, shape: shape.to_vec() };
+        Contract {
+            format: 1,
+            model: "m".to_owned(),
+            version: "1".to_owned(),
+            variant: "fp32".to_owned(),
+            target: "x86-64".parse().unwrap(),
+            abi: 1 << 16,
+            plan_major: 1,
+            inputs: vec![tensor("a", DataType::Fp32, &[1, 2]), tensor("b", DataType::Uint8, &[3])],
+            outputs: vec![tensor("y", DataType::Fp32, &[1]), tensor("z", DataType::Int64, &[1])],
+            limits: Limits { memory_bytes: 1 << 20, deadline_millis: 100, instances: 1, max_queue: 1 },
+            verification: Verification {
+                golden_match: GoldenMatch::Values,
+                min_matching_per_mille: 1000,
+                tolerance: Tolerance { absolute: 0.0, relative: 0.0 },
+                finite_outputs: true,
+                max_latency_p99_millis: None,
+                user_golden: false,
+            },
+        }
+    }
+
+    const A: &str = r#"{"name":"a","shape":[1,2],"datatype":"FP32","data":[[1,2]]}"#;
+    const B: &str = r#"{"name":"b","shape":[3],"datatype":"UINT8","data":[1,2,3]}"#;
+
+    fn json(text: &str) -> Result<Inference, String> {
+        read(&Bytes::copy_from_slice(text.as_bytes()), None, &contract())
+    }
+
+    #[test]
+    fn order_and_outputs_are_the_clients_choice() {
+        let both = json(&format!(r#"{{"id":"7","inputs":[{B},{A}],"outputs":[{{"name":"z"}}]}}"#)).unwrap();
+        assert_eq!(both.id.as_deref(), Some("7"));
+        assert_eq!(both.inputs[1], [1, 2, 3][..]);
+        assert_eq!(both.outputs, [(1, false)]);
+        assert_eq!(json(&format!(r#"{{"inputs":[{A},{B}]}}"#)).unwrap().outputs, [(0, false), (1, false)]);
+    }
+
+    #[test]
+    fn binary_tensors_follow_the_json() {
+        let head = r#"{"parameters":{"binary_data_output":true},"inputs":[
+            {"name":"b","shape":[3],"datatype":"UINT8","parameters":{"binary_data_size":3}},
+            {"name":"a","shape":[1,2],"datatype":"FP32","parameters":{"binary_data_size":8}}]}"#;
+        let mut body = head.as_bytes().to_vec();
+        body.extend([7, 8, 9]);
+        body.extend([1.5f32, 2.0].iter().flat_map(|f| f.to_le_bytes()));
+        let read = |body: &[u8]| super::read(&Bytes::copy_from_slice(body), Some(head.len()), &contract());
+        let good = read(&body).unwrap();
+        assert_eq!(good.inputs[1], [7, 8, 9][..]);
+        assert_eq!(good.outputs, [(0, true), (1, true)]);
+        assert!(read(&body[..body.len() - 1]).unwrap_err().contains("the body ends after 7"));
+        assert!(read(&[&body[..], b"x"].concat()).unwrap_err().contains("1 bytes follow"));
+        let at = body.len() - 4;
+        body[at..].copy_from_slice(&f32::NAN.to_le_bytes());
+        assert!(read(&body).unwrap_err().contains("not a finite number"));
+        assert!(super::read(&Bytes::from_static(b"{}"), Some(9), &contract()).unwrap_err().contains("whole body"));
+    }
+
+    #[test]
+    fn every_mistake_is_named() {
+        let long = format!(r#"{{"id":"{}","inputs":[{A},{B}]}}"#, "x".repeat(300));
+        let deep = format!(
+            r#"{{"inputs":[{A},{{"name":"b","shape":[3],"datatype":"UINT8","data":{}{}}}]}}"#,
+            "[".repeat(90_000),
+            "]".repeat(90_000)
+        );
+        let many = format!(r#"{{"inputs":[{}]}}"#, vec![A; 100].join(","));
+        for (text, says) in [
+            ("", "not what this call takes"),
+            ("[1,2", "not what this call takes"),
+            ("{}", "missing field `inputs`"),
+            (r#"{"inputs":[]}"#, "input a, b is missing"),
+            (&format!(r#"{{"inputs":[{A}]}}"#), "input b is missing"),
+            (&format!(r#"{{"inputs":[{A},{A},{B}]}}"#), "twice"),
+            (&format!(r#"{{"inputs":[{A},{B}],"outputs":[{{"name":"q"}}]}}"#), "no output \"q\"; the model has y, z"),
+            (
+                r#"{"inputs":[{"name":"q","shape":[1],"datatype":"FP32","data":[1]}]}"#,
+                "no input \"q\"; the model has a, b",
+            ),
+            (r#"{"inputs":[{"name":"a","shape":[2,1],"datatype":"FP32","data":[1,2]}]}"#, "[1, 2], and [2, 1]"),
+            (r#"{"inputs":[{"name":"a","shape":[1,2],"datatype":"FP64","data":[1,2]}]}"#, "is FP32, and FP64"),
+            (r#"{"inputs":[{"name":"a","shape":[1,2],"datatype":"FP32","data":[1]}]}"#, "1 elements"),
+            (r#"{"inputs":[{"name":"a","shape":[1,2],"datatype":"FP32","data":[1,NaN]}]}"#, "not what this call takes"),
+            (r#"{"inputs":[{"name":"a","shape":[1,2],"datatype":"FP32"}]}"#, "neither data nor"),
+            (
+                r#"{"inputs":[{"name":"a","shape":[1,2],"datatype":"FP32","parameters":{"binary_data_size":9}}]}"#,
+                "has 8 bytes",
+            ),
+            (
+                r#"{"inputs":[{"name":"a","shape":[1,2],"datatype":"FP32","parameters":{"binary_data_size":8}}]}"#,
+                "ends after 0",
+            ),
+            (r#"{"inputs":[{"name":"a","shape":[1,-2],"datatype":"FP32","data":[1]}]}"#, "not what this call takes"),
+            (&long, "longer than 256"),
+            (&deep, "0 elements"),
+            (&many, "more than 64"),
+        ] {
+            let error = json(text).unwrap_err();
+            assert!(error.contains(says), "{}: {error}", &text[..text.len().min(200)]);
+            assert!(error.len() < 1_000);
+        }
+    }
+}

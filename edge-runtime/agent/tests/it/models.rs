@@ -1,0 +1,118 @@
+//! Bundles of the digits models and of damaged ones, compiled once per test run.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, OnceLock};
+
+use ballast_bundle::{Contract, GoldenMatch, Tolerance, Verification};
+use ballast_compiler::{Artifacts, CompileOutcome, CompileRequest, RuntimeLimits, TargetSpec};
+use ballast_sandbox::EngineProfile;
+
+pub(crate) const TARGET: &str = "x86-64";
+
+pub(crate) fn example(name: &str) -> Vec<u8> {
+    let path = format!("{}/../../examples/digits/{name}", env!("CARGO_MANIFEST_DIR"));
+    std::fs::read(&path).unwrap_or_else(|e| panic!("{path}: {e}"))
+}
+
+/// Native code of the runner for this machine's baseline.
+pub(crate) fn runner() -> (&'static EngineProfile, &'static [u8]) {
+    static RUNNER: OnceLock<(EngineProfile, Vec<u8>)> = OnceLock::new();
+    let (profile, code) = RUNNER.get_or_init(|| {
+        let profile = EngineProfile::host();
+        let code = ballast_aot::precompile(ballast_aot::runner_for(&profile), &profile).unwrap();
+        (profile, code)
+    });
+    (profile, code)
+}
+
+/// `digits-VERSION.onnx` as a bundle.
+pub(crate) fn digits(version: &str) -> Artifacts {
+    static DONE: OnceLock<Mutex<BTreeMap<String, Artifacts>>> = OnceLock::new();
+    let mut done = DONE.get_or_init(Default::default).lock().unwrap();
+    done.entry(version.to_owned()).or_insert_with(|| compile(version)).clone()
+}
+
+fn compile(version: &str) -> Artifacts {
+    let profile = EngineProfile::host();
+    let request = CompileRequest {
+        model: example(&format!("models/digits-{version}.onnx")),
+        model_name: "digits".to_owned(),
+        version: version.to_owned(),
+        variant: "fp32".to_owned(),
+        target: TargetSpec {
+            name: TARGET.parse().unwrap(),
+            triple: profile.triple,
+            cpu_features: profile.cpu_features,
+            memory_bytes: 1 << 30,
+            deny: Vec::new(),
+            gflops: 0.0,
+            memory_bandwidth: 0.0,
+        },
+        inputs: Vec::new(),
+        runtime: RuntimeLimits { memory_limit: 64 << 20, deadline_millis: Some(5_000), instances: 1, max_queue: 16 },
+        verification: Verification {
+            golden_match: GoldenMatch::ArgMax,
+            min_matching_per_mille: 900,
+            tolerance: Tolerance { absolute: 1e-4, relative: 1e-3 },
+            finite_outputs: true,
+            max_latency_p99_millis: None,
+            user_golden: true,
+        },
+        golden: Some(example("golden.safetensors")),
+    };
+    match ballast_compiler::compile(&request) {
+        CompileOutcome::Built(artifacts) => *artifacts,
+        CompileOutcome::Refused(verdict) => panic!("{version}: {}", verdict.message),
+    }
+}
+
+/// The same bundle with other words in its contract.
+pub(crate) fn with_contract(mut artifacts: Artifacts, change: impl FnOnce(&mut Contract)) -> Artifacts {
+    let mut contract: Contract = serde_json::from_slice(&artifacts.contract).unwrap();
+    change(&mut contract);
+    artifacts.contract = serde_json::to_vec(&contract).unwrap();
+    artifacts
+}
+
+/// Images of the demo's traffic and what ONNX Runtime answers to them.
+pub(crate) struct Live {
+    bytes: Vec<u8>,
+    header: serde_json::Value,
+    start: usize,
+}
+
+impl Live {
+    pub(crate) fn load() -> Self {
+        let bytes = example("live.safetensors");
+        let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+        Self { header: serde_json::from_slice(&bytes[8..8 + length]).unwrap(), start: 8 + length, bytes }
+    }
+
+    fn tensor(&self, name: &str) -> &[u8] {
+        let offsets = &self.header[name]["data_offsets"];
+        let at = |n: usize| self.start + offsets[n].as_u64().unwrap() as usize;
+        &self.bytes[at(0)..at(1)]
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.tensor("images").len() / 256
+    }
+
+    /// One image: 64 floats, little-endian.
+    pub(crate) fn image(&self, n: usize) -> &[u8] {
+        &self.tensor("images")[n * 256..(n + 1) * 256]
+    }
+
+    pub(crate) fn expected(&self, version: &str, n: usize) -> Vec<f32> {
+        let all = self.tensor(&format!("expected/{version}"));
+        all[n * 40..(n + 1) * 40].chunks_exact(4).map(|c| f32::from_le_bytes(c.try_into().unwrap())).collect()
+    }
+
+    pub(crate) fn is_blank(&self, n: usize) -> bool {
+        self.image(n).chunks_exact(4).all(|c| f32::from_le_bytes(c.try_into().unwrap()) == 0.0)
+    }
+
+    pub(crate) fn blank(&self) -> usize {
+        (0..self.len()).find(|n| self.is_blank(*n)).unwrap()
+    }
+}
