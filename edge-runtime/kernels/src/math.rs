@@ -1,6 +1,11 @@
 //! Elementary functions over vectors. Ranges are reduced and approximated as in the Cephes library's single-precision
 //! routines (S. Moshier), whose published coefficients these are; errors stay within a few units in the last place, `pow`'s
 //! grows with the exponent. NaN goes through.
+#![allow(
+    clippy::excessive_precision,
+    clippy::approx_constant,
+    reason = "coefficients are written as published; each fit has its own, and a constant that one resembles is not it"
+)]
 
 use crate::simd::Simd;
 

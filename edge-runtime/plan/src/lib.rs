@@ -115,14 +115,13 @@ impl<'a> Plan<'a> {
             let [kind, flags, offset, length] = [header.word()?, header.word()?, header.word()?, header.word()?];
             let end = (offset as usize).checked_add(length as usize).ok_or(PlanError::Truncated)?;
             let body = bytes.get(offset as usize..end).ok_or(PlanError::Truncated)?;
-            match found.get_mut(kind as usize) {
-                Some(place) if kind != 0 => {
-                    if place.replace(body).is_some() {
-                        return Err(PlanError::Section(kind));
-                    }
+            let place = if kind == 0 { None } else { found.get_mut(kind as usize) };
+            if let Some(place) = place {
+                if place.replace(body).is_some() {
+                    return Err(PlanError::Section(kind));
                 }
-                _ if flags & section::REQUIRED != 0 => return Err(PlanError::UnknownSection(kind)),
-                _ => {}
+            } else if flags & section::REQUIRED != 0 {
+                return Err(PlanError::UnknownSection(kind));
             }
         }
         let [_, meta, entries, steps, programs, state] = found;

@@ -243,7 +243,7 @@ fn take_spare(shared: &Shared) -> Option<Instance> {
 fn keep_spare(shared: &Shared) {
     loop {
         let mut spare = shared.spare();
-        while !spare.closed && !(spare.wanted && spare.instance.is_none()) {
+        while !(spare.closed || spare.wanted && spare.instance.is_none()) {
             spare = shared.spare_changed.wait(spare).unwrap_or_else(PoisonError::into_inner);
         }
         if spare.closed {

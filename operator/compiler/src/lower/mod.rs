@@ -70,6 +70,9 @@ pub enum LowerError {
     Plan(#[from] PlanError),
 }
 
+/// What a unit does, once places and its scratch are known.
+type Steps = Box<dyn Fn(&Places, At) -> Vec<Step>>;
+
 /// How a node, alone or with what was fused into it, runs.
 struct Unit {
     reads: Vec<Buffer>,
@@ -78,7 +81,7 @@ struct Unit {
     in_place: Option<Buffer>,
     /// Bytes, only while it runs.
     scratch: u64,
-    steps: Box<dyn Fn(&Places, At) -> Vec<Step>>,
+    steps: Steps,
 }
 
 /// A place in weights or in a buffer.
