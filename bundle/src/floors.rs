@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Counter, DeploymentRef, Pointer, ReleaseNumber, Verified};
+use crate::{Counter, DeploymentRef, ReleaseNumber, TargetName};
 
 /// What a gateway never goes below. Sequence: raised when a pointer is verified and durable. Releases: raised only at
 /// Active (raising it earlier locked others out: tough CVE-2025-2888, go-tuf CVE-2022-29173).
@@ -19,8 +19,10 @@ pub struct Floors {
     /// Of each deployment's releases; a list, since JSON keys are strings.
     #[serde(with = "release_floors")]
     pub releases: BTreeMap<DeploymentRef, ReleaseNumber>,
-    /// Of runners.
-    pub runner: ReleaseNumber,
+    /// Of each target's runners. Runners are numbered per target, when the target is first needed: the number of one
+    /// says nothing of another's, and a gateway whose target changes begins at that target's own floor.
+    #[serde(default)]
+    pub runners: BTreeMap<TargetName, ReleaseNumber>,
 }
 
 impl Floors {
@@ -29,20 +31,21 @@ impl Floors {
         (epoch, sequence) >= (self.epoch, self.sequence)
     }
 
-    /// After the pointer is durable. Never lowers.
-    pub fn accept_pointer(&mut self, pointer: &Verified<Pointer>) {
-        (self.epoch, self.sequence) = (self.epoch, self.sequence).max((pointer.epoch, pointer.sequence));
-    }
-
     /// At Active, not earlier. Never lowers.
     pub fn raise_release(&mut self, deployment: &DeploymentRef, number: ReleaseNumber) {
         let floor = self.releases.entry(deployment.clone()).or_default();
         *floor = (*floor).max(number);
     }
 
-    /// When the runner has taken over. Never lowers.
-    pub fn raise_runner(&mut self, number: ReleaseNumber) {
-        self.runner = self.runner.max(number);
+    /// When a runner of this target has taken over. Never lowers.
+    pub fn raise_runner(&mut self, target: &TargetName, number: ReleaseNumber) {
+        let floor = self.runners.entry(target.clone()).or_default();
+        *floor = (*floor).max(number);
+    }
+
+    /// Below which a runner of this target is a replay.
+    pub fn runner(&self, target: &TargetName) -> ReleaseNumber {
+        self.runners.get(target).copied().unwrap_or_default()
     }
 }
 
@@ -84,11 +87,13 @@ mod tests {
         floors.raise_release(&deployment, number(1, 5));
         assert_eq!(floors.releases[&deployment], number(1, 9));
         floors.raise_release(&deployment, number(2, 1));
-        floors.raise_runner(number(1, 3));
-        floors.raise_runner(number(1, 2));
+        let target: TargetName = "x86-64-v3".parse().unwrap();
+        floors.raise_runner(&target, number(1, 3));
+        floors.raise_runner(&target, number(1, 2));
         let json = serde_json::to_string(&floors).unwrap();
         assert_eq!(serde_json::from_str::<Floors>(&json).unwrap(), floors);
-        assert_eq!((floors.releases[&deployment], floors.runner), (number(2, 1), number(1, 3)));
+        assert_eq!((floors.releases[&deployment], floors.runner(&target)), (number(2, 1), number(1, 3)));
+        assert_eq!(floors.runner(&"x86-64".parse().unwrap()), ReleaseNumber::default());
     }
 
     #[test]

@@ -282,11 +282,12 @@ impl Unverified<&[u8]> {
         if statement.number.epoch != root.epoch {
             return Err(VerifyError::Epoch { root: root.epoch, found: statement.number.epoch });
         }
-        if statement.number < floors.runner {
-            return Err(VerifyError::Counter { floor: floors.runner, found: statement.number });
-        }
         if statement.target != *target {
             return Err(VerifyError::Target { mine: target.clone(), found: statement.target });
+        }
+        let floor = floors.runner(target);
+        if statement.number < floor {
+            return Err(VerifyError::Counter { floor, found: statement.number });
         }
         if statement.module != want.module || subject != want.module.digest {
             return Err(VerifyError::Mismatch("module"));

@@ -571,3 +571,23 @@ fn what_was_installed_is_accepted_again_after_a_restart() {
     let foreign = Unverified::new(foreign["release.json"].as_slice());
     assert!(foreign.installed_release(&want, deployment, target, &root).is_err());
 }
+
+/// A gateway whose target changes (`cpu_features.deny`) takes the other target's first runner, whatever its number; it goes
+/// below neither target's own floor.
+#[test]
+fn the_runners_of_another_target_have_a_floor_of_their_own() {
+    let other: TargetName = "x86-64".parse().unwrap();
+    let fallen_back = |counter| {
+        let (before, other) = (World::good().gateway.target, other.clone());
+        signed(move |w| {
+            let floor = ReleaseNumber { epoch: 1, counter: Counter(1_000_000) };
+            w.gateway.floors.raise_runner(&before, floor);
+            w.gateway.floors.raise_runner(&other, ReleaseNumber { epoch: 1, counter: Counter(3) });
+            (w.gateway.target, w.runner.target) = (other.clone(), other.clone());
+            (w.release.target, w.contract.target) = (other.clone(), other.clone());
+            w.runner.number.counter = Counter(counter);
+        })
+    };
+    assert_eq!(admit(&fallen_back(3), None), Ok(()));
+    assert_eq!(admit(&fallen_back(2), None).unwrap_err(), "runner: release 1.2 is below the floor 1.3");
+}

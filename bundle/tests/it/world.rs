@@ -139,7 +139,7 @@ impl World {
             sequence: Counter(ISSUED + 10),
             epoch: 1,
             releases: [(deployment.clone(), number(100))].into(),
-            runner: number(10),
+            runners: [(target.clone(), number(10))].into(),
         };
         Self {
             gateway: Gateway {

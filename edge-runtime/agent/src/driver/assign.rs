@@ -34,8 +34,10 @@ impl Driver {
         let Some(target) = self.parts.target.clone() else { return };
         self.runner_busy = true;
         let (source, root, send) = (self.parts.source.clone(), self.parts.root.clone(), self.parts.send.clone());
-        let runner = self.runner_file.active.as_ref().map(|r| r.statement.number).unwrap_or_default();
-        let floors = Floors { runner, ..Floors::default() };
+        let mut floors = Floors::default();
+        if let Some(active) = &self.runner_file.active {
+            floors.raise_runner(&active.target, active.statement.number);
+        }
         let keep = self.kept();
         tokio::spawn(async move {
             let result = async {

@@ -78,7 +78,7 @@ impl Driver {
         let (source, root, send) = (self.parts.source.clone(), self.parts.root.clone(), self.parts.send.clone());
         let (name, release, deployment) = (name.to_owned(), release.clone(), machine.state.deployment.clone());
         let mut floors = Floors::default();
-        floors.releases.insert(deployment.clone(), machine.state.floor);
+        floors.raise_release(&deployment, machine.state.floor);
         let keep = self.kept();
         tokio::spawn(async move {
             let id = ReleaseId::from(&release);
