@@ -10,6 +10,7 @@ use crate::Span;
 
 /// Lets gateways enrol into this namespace. The value lands in a Secret of the same name, or in directory mode in
 /// `STATE/tokens/NAME`.
+#[allow(clippy::duplicated_attributes)] // every printcolumn has a type_ and a json_path of its own
 #[derive(CustomResource, Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "ballast.dev",

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::schema::rules;
 
 /// Exists where an administrator says something of a gateway; named by the gateway's id. Never written by a heartbeat.
+#[allow(clippy::duplicated_attributes)] // every printcolumn has a type_ and a json_path of its own
 #[derive(CustomResource, Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "ballast.dev",

@@ -10,6 +10,7 @@ use crate::schema::rules;
 use crate::{ByteQuantity, Decimal};
 
 /// A class of hardware: what code may use there, and what makes a gateway match it.
+#[allow(clippy::duplicated_attributes)] // every printcolumn has a type_ and a json_path of its own
 #[derive(CustomResource, Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "ballast.dev",

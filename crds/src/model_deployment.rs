@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{GatewaySelector, Model, ModelDeploymentStatus, Rollout, Runtime, TargetChoice, Verification};
 
 /// This model, this version, on the gateways that match, rolled out like so.
+#[allow(clippy::duplicated_attributes)] // every printcolumn has a type_ and a json_path of its own
 #[derive(CustomResource, Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "ballast.dev",

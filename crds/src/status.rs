@@ -105,6 +105,12 @@ pub struct TargetStatus {
     /// `3.4ms`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub predicted_latency: Option<String>,
+    /// Where the plan reproduced its golden vectors before it was signed. A gateway proves its own CPU when it probes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proved: Option<Proof>,
+    /// Whose outputs the golden vectors expect.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub golden: Option<GoldenOrigin>,
     /// `operator (node)`, all of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
@@ -112,6 +118,24 @@ pub struct TargetStatus {
     /// For people.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
+}
+
+/// Where a plan was proved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+pub enum Proof {
+    /// In the sandbox of the operator's own machine, with the runner built for it.
+    Host,
+}
+
+/// Whose outputs golden vectors expect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+pub enum GoldenOrigin {
+    /// The user's: they judge the model.
+    User,
+    /// The reference evaluator's: they catch miscompilation and bad hardware, not a bad model.
+    Generated,
 }
 
 /// Gateways by what became of them. Every eligible gateway is in exactly one of `pending`, `updated` and `failed`.
