@@ -92,7 +92,8 @@ pub struct Verification {
     /// Judged in Trial against `fallback` in the same minute; milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_latency_p99_millis: Option<u64>,
-    /// Whether the expected outputs came from the user; otherwise the reference evaluator made them.
+    /// Whether the user gave the vectors, and so an opinion of the model; the expected outputs are the reference
+    /// evaluator's either way.
     pub user_golden: bool,
 }
 

@@ -2,6 +2,11 @@
 //!
 //! The file is a safetensors file (huggingface/safetensors: `u64` little-endian header length, JSON header, data) with
 //! `inputs/<name>` and `outputs/<name>` of shape `[N, …the tensor's shape]`, and optionally `labels/<output>`, I64 `[N]`.
+//!
+//! Two files, two judgements. The user's file judges the *model*, once, by what the reference evaluator computes: numbers or
+//! labels, as many as `minMatching` asks ([`Golden::check_users`], [`Tally::judge_users`]). The bundle's file, made from it,
+//! carries the evaluator's own outputs and judges the *compilation and the CPU*, wherever the plan runs: every number within
+//! tolerance, and the labels too ([`Golden::check`], [`Tally::judge`]).
 
 use std::collections::BTreeMap;
 
@@ -36,6 +41,8 @@ pub enum GoldenError {
     Rows(String),
     #[error("the golden file has neither outputs/{0} nor labels/{0}")]
     NothingExpected(String),
+    #[error("no output of the golden file has a label: give labels/NAME, or compare numbers with match: Values")]
+    NoLabel,
 }
 
 /// One tensor of the file: where its bytes are.
@@ -137,11 +144,28 @@ impl Golden {
         if let Some(input) = inputs.iter().find(|t| !golden.inputs.contains_key(&t.name)) {
             return Err(GoldenError::Missing(format!("inputs/{}", input.name)));
         }
-        if golden.outputs.is_empty() && golden.labels.is_empty() {
-            let name = outputs.first().map(|t| t.name.clone()).unwrap_or_default();
-            return Err(GoldenError::NothingExpected(name));
+        if let Some(output) = outputs.iter().find(|t| !golden.has_values(&t.name) && !golden.has_labels(&t.name)) {
+            return Err(GoldenError::NothingExpected(output.name.clone()));
         }
         Ok(golden)
+    }
+
+    /// Whether the file can judge a model the way the contract compares: numbers need `outputs/` everywhere; labels need one
+    /// output at least that has a label, or one row of numbers whose largest is the label.
+    pub fn can_judge(&self, contract: &Contract) -> Result<(), GoldenError> {
+        let mut outputs = contract.outputs.iter();
+        match contract.verification.golden_match {
+            GoldenMatch::Values => match outputs.find(|t| !self.has_values(&t.name)) {
+                Some(output) => Err(GoldenError::Missing(format!("outputs/{}", output.name))),
+                None => Ok(()),
+            },
+            GoldenMatch::ArgMax => {
+                if self.labels.is_empty() && !outputs.any(one_row) {
+                    return Err(GoldenError::NoLabel);
+                }
+                Ok(())
+            }
+        }
     }
 
     /// Reads the golden layer of a bundle: every output has its expected values there.
@@ -198,49 +222,86 @@ impl Golden {
     }
 
     /// The file again, with `outputs/` replaced by what the reference evaluator gave: what a signed bundle carries.
-    /// `values` has one buffer of N stacked tensors per output.
-    pub fn with_outputs(&self, inputs: &[TensorSpec], outputs: &[TensorSpec], values: &[Vec<u8>]) -> Vec<u8> {
+    /// `values` has one buffer of N stacked tensors per output. Labels that were only implied by the user's numbers are
+    /// written out, since those numbers go.
+    pub fn with_outputs(&self, contract: &Contract, values: &[Vec<u8>]) -> Vec<u8> {
+        let by_label = contract.verification.golden_match == GoldenMatch::ArgMax;
+        let labels_of = |spec: &TensorSpec| -> Option<Vec<u8>> {
+            let labels = (0..self.count).map(|vector| match self.expected_label(vector, spec) {
+                Expected::Label(label) => Some(label),
+                // No answer has this index: what never had a label stays wrong.
+                Expected::NoLargest => Some(-1),
+                Expected::Nothing => None,
+            });
+            let labels: Option<Vec<i64>> = labels.collect();
+            labels.filter(|_| by_label).map(|labels| labels.into_iter().flat_map(i64::to_le_bytes).collect())
+        };
+        let labels: Vec<Option<Vec<u8>>> = contract.outputs.iter().map(labels_of).collect();
         let stacked = |place: &BTreeMap<String, Stacked>, name: &str| {
             place.get(name).and_then(|s| self.bytes.get(s.start..s.start + s.stride * self.count)).unwrap_or_default()
         };
         let mut tensors: Vec<(String, DataType, Vec<u64>, &[u8])> = Vec::new();
         let shape = |t: &TensorSpec| [&[self.count as u64], t.shape.as_slice()].concat();
-        for t in inputs {
+        for t in &contract.inputs {
             tensors.push((format!("inputs/{}", t.name), t.datatype, shape(t), stacked(&self.inputs, &t.name)));
         }
-        for (t, value) in outputs.iter().zip(values) {
+        for ((t, value), labels) in contract.outputs.iter().zip(values).zip(&labels) {
             tensors.push((format!("outputs/{}", t.name), t.datatype, shape(t), value));
-            if self.has_labels(&t.name) {
-                let labels = stacked(&self.labels, &t.name);
+            if let Some(labels) = labels {
                 tensors.push((format!("labels/{}", t.name), DataType::Int64, vec![self.count as u64], labels));
             }
         }
         write(&tensors)
     }
 
-    /// Compares one vector's outputs with what is expected of them. An output that is not given counts as wrong.
+    /// Compares one vector's outputs with what a bundle's file expects of them: numbers, and labels with `match: ArgMax`.
+    /// An output that is not given counts as wrong.
     pub fn check(&self, vector: usize, outputs: &[(&TensorSpec, &[u8])], contract: &Contract) -> VectorResult {
+        self.compare(vector, outputs, contract, true)
+    }
+
+    /// Compares one vector's outputs, computed by the reference evaluator, with what the user's file expects of them:
+    /// numbers with `match: Values`, labels with `match: ArgMax`, where numbers in the file are no promise.
+    pub fn check_users(&self, vector: usize, outputs: &[(&TensorSpec, &[u8])], contract: &Contract) -> VectorResult {
+        self.compare(vector, outputs, contract, contract.verification.golden_match == GoldenMatch::Values)
+    }
+
+    fn compare(
+        &self,
+        vector: usize,
+        outputs: &[(&TensorSpec, &[u8])],
+        contract: &Contract,
+        by_value: bool,
+    ) -> VectorResult {
         let verification = &contract.verification;
         let mut result = VectorResult::default();
         for spec in &contract.outputs {
             let name = &spec.name;
             let Some((_, actual)) = outputs.iter().find(|(given, _)| given.name == *name) else {
-                result.values.get_or_insert(format!("vector {vector}, output {name:?}: there is none"));
+                let sentence = format!("vector {vector}, output {name:?}: there is none");
+                result.label.get_or_insert(sentence.clone());
+                result.values.get_or_insert(sentence);
                 continue;
             };
-            if let Some(expected) = self.output(vector, name)
+            if by_value
+                && let Some(expected) = self.output(vector, name)
                 && let Err(e) = compare(spec, actual, expected, &verification.tolerance)
             {
                 result.values.get_or_insert(format!("vector {vector}, output {name:?}: {e}"));
             }
-            if verification.golden_match == GoldenMatch::ArgMax
-                && let Some(label) = self.expected_label(vector, spec)
-            {
+            if verification.golden_match == GoldenMatch::ArgMax {
                 let found = argmax(spec, actual);
-                if found != Some(label) {
-                    let found = found.map_or("none (NaN)".to_owned(), |f| f.to_string());
-                    let sentence = format!("vector {vector}, output {name:?}: label {label} expected, {found} found");
-                    result.label.get_or_insert(sentence);
+                let wrong = match self.expected_label(vector, spec) {
+                    Expected::Nothing => None,
+                    Expected::NoLargest => Some("a label cannot be expected of NaN".to_owned()),
+                    Expected::Label(label) if found == Some(label) => None,
+                    Expected::Label(label) => {
+                        let found = found.map_or("none (NaN)".to_owned(), |f| f.to_string());
+                        Some(format!("label {label} expected, {found} found"))
+                    }
+                };
+                if let Some(wrong) = wrong {
+                    result.label.get_or_insert(format!("vector {vector}, output {name:?}: {wrong}"));
                 }
             }
         }
@@ -248,12 +309,25 @@ impl Golden {
     }
 
     /// The label in the file; in a file without any, the one that the expected values amount to.
-    fn expected_label(&self, vector: usize, spec: &TensorSpec) -> Option<i64> {
-        if self.labels.is_empty() && one_row(spec) {
-            return argmax(spec, self.output(vector, &spec.name)?);
+    fn expected_label(&self, vector: usize, spec: &TensorSpec) -> Expected {
+        if let Some(label) = self.label(vector, &spec.name) {
+            return Expected::Label(label);
         }
-        self.label(vector, &spec.name)
+        match self.output(vector, &spec.name) {
+            Some(values) if self.labels.is_empty() && one_row(spec) => {
+                argmax(spec, values).map_or(Expected::NoLargest, Expected::Label)
+            }
+            Some(_) | None => Expected::Nothing,
+        }
     }
+}
+
+/// What a file says of one output's label in one vector.
+enum Expected {
+    Label(i64),
+    /// Numbers without a largest one: NaN is among them.
+    NoLargest,
+    Nothing,
 }
 
 /// What was wrong with one vector, if anything.
@@ -296,29 +370,38 @@ impl Tally {
         self.vectors.saturating_sub(wrong).saturating_mul(1000) / vectors
     }
 
-    /// Share of vectors whose labels matched, per mille.
-    pub const fn labels_per_mille(&self) -> u64 {
-        self.right_per_mille(self.wrong_labels)
+    /// Of a bundle's file, wherever the plan runs. `Err` has one sentence. Labels are the user's and may be missed by the
+    /// share that the contract allows; the values are the reference evaluator's and must all be met.
+    pub fn judge(&self, contract: &Contract) -> Result<(), String> {
+        match contract.verification.golden_match {
+            GoldenMatch::ArgMax => self.judge_labels(contract)?,
+            GoldenMatch::Values => {}
+        }
+        self.judge_values(1000)
     }
 
-    /// `Err` has one sentence. The user's own expectation (labels, or values that are theirs) may be missed by the share that
-    /// the contract allows; values that the reference evaluator made must all be met.
-    pub fn judge(&self, contract: &Contract) -> Result<(), String> {
-        let verification = &contract.verification;
-        let needed = u64::from(verification.min_matching_per_mille.min(1000));
-        let by_label = verification.golden_match == GoldenMatch::ArgMax;
+    /// Of the user's file, by what the reference evaluator computed: what they asked for, as often as they asked.
+    pub fn judge_users(&self, contract: &Contract) -> Result<(), String> {
+        match contract.verification.golden_match {
+            GoldenMatch::ArgMax => self.judge_labels(contract),
+            GoldenMatch::Values => self.judge_values(needed(contract)),
+        }
+    }
+
+    fn judge_labels(&self, contract: &Contract) -> Result<(), String> {
+        self.judge_share(self.wrong_labels, "have the right label", needed(contract), self.first_label.as_deref())
+    }
+
+    fn judge_values(&self, needed: u64) -> Result<(), String> {
+        let first = self.first_value.as_deref();
+        self.judge_share(self.wrong_values, "are reproduced within tolerance", needed, first)
+    }
+
+    fn judge_share(&self, wrong: u64, what: &str, needed: u64, first: Option<&str>) -> Result<(), String> {
         if self.vectors == 0 {
             return Err("no golden vector was run".to_owned());
         }
-        if by_label && self.labels_per_mille() < needed {
-            return Err(self.sentence(self.wrong_labels, "have the right label", needed, self.first_label.as_deref()));
-        }
-        let needed = if by_label || !verification.user_golden { 1000 } else { needed };
-        if self.right_per_mille(self.wrong_values) < needed {
-            let first = self.first_value.as_deref();
-            return Err(self.sentence(self.wrong_values, "are reproduced within tolerance", needed, first));
-        }
-        Ok(())
+        if self.right_per_mille(wrong) < needed { Err(self.sentence(wrong, what, needed, first)) } else { Ok(()) }
     }
 
     fn sentence(&self, wrong: u64, what: &str, needed: u64, first: Option<&str>) -> String {
@@ -331,6 +414,11 @@ impl Tally {
         };
         format!("{right} of {} golden vectors {what}, {needed} needed; the first that fails: {first}", self.vectors)
     }
+}
+
+/// Per mille of the vectors that the user asks to match. Nobody can ask for none.
+fn needed(contract: &Contract) -> u64 {
+    u64::from(contract.verification.min_matching_per_mille.clamp(1, 1000))
 }
 
 /// Elements of a tensor as f64.

@@ -137,11 +137,116 @@ fn a_users_file_may_have_labels_only_and_gets_outputs_from_the_evaluator() {
     assert_eq!(golden.input(2, "image"), None);
     assert_eq!((golden.label(0, "scores"), golden.has_values("scores")), (Some(1), false));
     assert!(matches!(Golden::of_bundle(&users, &contract), Err(GoldenError::Missing(_))));
-    let full = golden.with_outputs(&contract.inputs, &contract.outputs, &[floats(&[0.1, 0.9, 0.8, 0.2])]);
+    let full = golden.with_outputs(&contract, &[floats(&[0.1, 0.9, 0.8, 0.2])]);
     let golden = Golden::of_bundle(&full, &contract).unwrap();
     assert_eq!(golden.output(1, "scores"), Some(floats(&[0.8, 0.2]).as_slice()));
     assert_eq!((golden.len(), golden.label(0, "scores")), (2, Some(1)));
-    assert_eq!(golden.with_outputs(&contract.inputs, &contract.outputs, &[floats(&[0.1, 0.9, 0.8, 0.2])]), full);
+    assert_eq!(golden.with_outputs(&contract, &[floats(&[0.1, 0.9, 0.8, 0.2])]), full);
+}
+
+/// A user's file of three vectors with numbers and without labels.
+fn users_numbers(scores: [[f32; 2]; 3]) -> Vec<u8> {
+    write(&[
+        ("inputs/image".into(), DataType::Fp32, vec![3, 1, 2], &[0; 24]),
+        ("outputs/scores".into(), DataType::Fp32, vec![3, 1, 2], &floats(&scores.concat())),
+    ])
+}
+
+/// What the user's file says of a model that computes `RIGHT`, and what the bundle made from it says of a gateway that
+/// computes `found`.
+fn judge_users(contract: &Contract, users: &[u8], found: [[f32; 2]; 3]) -> (Result<(), String>, Result<(), String>) {
+    let golden = Golden::parse(users, &contract.inputs, &contract.outputs).unwrap();
+    let (mut model, mut gateway) = (Tally::default(), Tally::default());
+    let shipped = golden.with_outputs(contract, &[floats(&RIGHT.concat())]);
+    let bundle = Golden::of_bundle(&shipped, contract).unwrap();
+    for (i, (right, found)) in RIGHT.iter().zip(found).enumerate() {
+        let spec = &contract.outputs[0];
+        model.add(golden.check_users(i, &[(spec, &floats(right))], contract));
+        gateway.add(bundle.check(i, &[(spec, &floats(&found))], contract));
+    }
+    (model.judge_users(contract), gateway.judge(contract))
+}
+
+#[test]
+fn the_users_numbers_judge_the_model_and_the_evaluators_every_gateway() {
+    let asks = |per_mille| {
+        contract(|c| {
+            c.verification.golden_match = GoldenMatch::Values;
+            c.verification.min_matching_per_mille = per_mille;
+        })
+    };
+    // The model is off in one of three, which the user allows; no gateway may be off in any.
+    let users = users_numbers([[0.9, 0.1], [0.2, 0.8], [0.5, 0.5]]);
+    assert_eq!(judge_users(&asks(660), &users, RIGHT), (Ok(()), Ok(())));
+    let (model, _) = judge_users(&asks(670), &users, RIGHT);
+    assert!(model.unwrap_err().contains("2 of 3 golden vectors are reproduced within tolerance, 67 % are needed"));
+    let (_, gateway) = judge_users(&asks(660), &users, [[0.9, 0.1], [0.2, 0.8], [0.5, 0.5]]);
+    assert!(
+        gateway.unwrap_err().contains("all are needed"),
+        "as the user wrote it, and not as the plan should compute"
+    );
+}
+
+#[test]
+fn with_labels_to_decide_the_users_numbers_are_no_promise() {
+    // Other numbers, the same largest; no labels, so the largest is what is asked for.
+    let users = users_numbers([[9.0, 1.0], [2.0, 8.0], [7.0, 3.0]]);
+    assert_eq!(judge_users(&contract(|_| ()), &users, RIGHT), (Ok(()), Ok(())));
+    let golden = Golden::parse(&users, &contract(|_| ()).inputs, &contract(|_| ()).outputs).unwrap();
+    let shipped = golden.with_outputs(&contract(|_| ()), &[floats(&RIGHT.concat())]);
+    let shipped = Golden::of_bundle(&shipped, &contract(|_| ())).unwrap();
+    let labels: Vec<_> = (0..3).map(|i| shipped.label(i, "scores")).collect();
+    assert_eq!(labels, [Some(0), Some(1), Some(0)], "the labels outlive the numbers that implied them");
+    // A largest that is not there is not met.
+    let (model, _) = judge_users(&contract(|_| ()), &users_numbers([[f32::NAN, 1.0], [2.0, 8.0], [7.0, 3.0]]), RIGHT);
+    assert!(model.unwrap_err().ends_with("output \"scores\": a label cannot be expected of NaN"));
+    // Both: the labels decide, the numbers are not looked at.
+    let labels: Vec<u8> = [0i64, 1, 0].iter().flat_map(|l| l.to_le_bytes()).collect();
+    let both = write(&[
+        ("inputs/image".into(), DataType::Fp32, vec![3, 1, 2], &[0; 24]),
+        ("outputs/scores".into(), DataType::Fp32, vec![3, 1, 2], &[0; 24]),
+        ("labels/scores".into(), DataType::Int64, vec![3], &labels),
+    ]);
+    assert_eq!(judge_users(&contract(|_| ()), &both, RIGHT), (Ok(()), Ok(())));
+}
+
+#[test]
+fn asking_for_none_asks_for_one() {
+    let none = contract(|c| {
+        c.verification.golden_match = GoldenMatch::Values;
+        c.verification.min_matching_per_mille = 0;
+    });
+    let (model, _) = judge_users(&none, &users_numbers([[5.0; 2]; 3]), RIGHT);
+    assert!(model.is_err());
+}
+
+#[test]
+fn a_file_must_be_able_to_judge() {
+    let two = contract(|c| {
+        c.outputs.push(TensorSpec { name: "boxes".into(), datatype: DataType::Fp32, shape: vec![2, 2] });
+    });
+    let one_of_two = Golden::parse(&golden_file([0, 1, 0]), &two.inputs, &two.outputs).unwrap_err();
+    assert_eq!(one_of_two.to_string(), "the golden file has neither outputs/boxes nor labels/boxes");
+    let boxes = contract(|c| c.outputs[0].shape = vec![2, 2]);
+    let numbers = write(&[
+        ("inputs/image".into(), DataType::Fp32, vec![1, 1, 2], &[0; 8]),
+        ("outputs/scores".into(), DataType::Fp32, vec![1, 2, 2], &[0; 16]),
+    ]);
+    let golden = Golden::parse(&numbers, &boxes.inputs, &boxes.outputs).unwrap();
+    assert_eq!(golden.can_judge(&boxes), Err(GoldenError::NoLabel));
+    let values = Contract {
+        verification: Verification { golden_match: GoldenMatch::Values, ..boxes.verification.clone() },
+        ..boxes
+    };
+    assert_eq!(golden.can_judge(&values), Ok(()));
+    let labels: Vec<u8> = [1i64, 0].iter().flat_map(|l| l.to_le_bytes()).collect();
+    let labels = write(&[
+        ("inputs/image".into(), DataType::Fp32, vec![2, 1, 2], &floats(&[1.0, 2.0, 3.0, 4.0])),
+        ("labels/scores".into(), DataType::Int64, vec![2], &labels),
+    ]);
+    let values = contract(|c| c.verification.golden_match = GoldenMatch::Values);
+    let golden = Golden::parse(&labels, &values.inputs, &values.outputs).unwrap();
+    assert_eq!(golden.can_judge(&values), Err(GoldenError::Missing("outputs/scores".into())));
 }
 
 /// A file whose header is this JSON.

@@ -1,7 +1,7 @@
 //! Golden vectors of a bundle: the user's, judged by the reference evaluator; or inputs seeded by the model's digest, with the
 //! outputs that the evaluator gives.
 
-use ballast_bundle::{Contract, DataType, Digest, Golden, GoldenMatch, Tally, TensorSpec, golden};
+use ballast_bundle::{Contract, DataType, Digest, Golden, Tally, TensorSpec, golden};
 
 use crate::eval::evaluate;
 use crate::ir::{DType, Data, Graph, Tensor};
@@ -46,6 +46,7 @@ fn all_finite(outputs: &[Tensor]) -> bool {
 fn judged(graph: &Graph, contract: &Contract, bytes: &[u8], flop: u64) -> Result<Vec<u8>, Refusal> {
     let invalid = |e: String| Refusal::Invalid(format!("The golden vectors cannot be used: {e}."));
     let golden = Golden::parse(bytes, &contract.inputs, &contract.outputs).map_err(|e| invalid(e.to_string()))?;
+    golden.can_judge(contract).map_err(|e| invalid(e.to_string()))?;
     let vectors = golden.len() as u64;
     if flop.saturating_mul(vectors) > MAX_WORK && vectors > 1 {
         let most = (MAX_WORK / flop.max(1)).max(1);
@@ -71,29 +72,18 @@ fn judged(graph: &Graph, contract: &Contract, bytes: &[u8], flop: u64) -> Result
         let bytes: Vec<Vec<u8>> = outputs.iter().map(Tensor::to_bytes).collect();
         let pairs: Vec<(&TensorSpec, &[u8])> =
             contract.outputs.iter().zip(&bytes).map(|(spec, b)| (spec, b.as_slice())).collect();
-        tally.add(golden.check(vector, &pairs, contract));
-        for (i, (spec, value)) in contract.outputs.iter().zip(&bytes).enumerate() {
-            // Values of the user's are what gateways check, unless labels decide.
-            let theirs = if contract.verification.golden_match == GoldenMatch::Values {
-                golden.output(vector, &spec.name)
-            } else {
-                None
-            };
-            if let Some(place) = stacked.get_mut(i) {
-                place.extend_from_slice(theirs.unwrap_or(value));
-            }
-        }
+        tally.add(golden.check_users(vector, &pairs, contract));
+        stacked.iter_mut().zip(&bytes).for_each(|(place, value)| place.extend_from_slice(value));
     }
-    // With labels to decide, values in the file are only advice; see above.
     tally
-        .judge(contract)
+        .judge_users(contract)
         .map_err(|e| Refusal::Mismatch(format!("The model does not do what the golden vectors ask: {e}.")))?;
     if let Some(vector) = not_finite {
         return Err(Refusal::Mismatch(format!(
             "The model answers golden vector {vector} with a number that is not finite; verification.finiteOutputs forbids it."
         )));
     }
-    Ok(golden.with_outputs(&contract.inputs, &contract.outputs, &stacked))
+    Ok(golden.with_outputs(contract, &stacked))
 }
 
 fn made(graph: &Graph, contract: &Contract, seed: Digest, flop: u64) -> Result<Vec<u8>, Refusal> {

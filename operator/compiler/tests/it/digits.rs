@@ -86,6 +86,30 @@ fn the_users_labels_accept_good_models_and_refuse_the_bad_one() {
 }
 
 #[test]
+fn the_users_numbers_judge_the_model_and_the_evaluators_are_shipped() {
+    let CompileOutcome::Built(made) = compile(&request(example("models/digits-1.0.0.onnx"))) else {
+        panic!("it was refused")
+    };
+    let contract: Contract = serde_json::from_slice(&made.contract).expect("a contract");
+    let golden = Golden::of_bundle(&made.golden, &contract).expect("golden vectors that fit");
+    // The user's numbers differ from the model's in the last of eight vectors.
+    let right: Vec<u8> = (0..8).flat_map(|v| golden.output(v, "scores").expect("scores").to_vec()).collect();
+    let mut wrong = right.clone();
+    wrong[7 * 40..].fill(0);
+    let mut request = request(example("models/digits-1.0.0.onnx"));
+    request.golden = Some(golden.with_outputs(&contract, &[wrong]));
+    let CompileOutcome::Refused(verdict) = compile(&request) else { panic!("7 of 8 were enough") };
+    assert_eq!(verdict.reason, VerdictReason::GoldenMismatch);
+    request.verification.min_matching_per_mille = 870;
+    let CompileOutcome::Built(built) = compile(&request) else { panic!("7 of 8 were not enough") };
+    let contract: Contract = serde_json::from_slice(&built.contract).expect("a contract");
+    assert!(contract.verification.user_golden);
+    let golden = Golden::of_bundle(&built.golden, &contract).expect("golden vectors that fit");
+    let shipped: Vec<u8> = (0..8).flat_map(|v| golden.output(v, "scores").expect("scores").to_vec()).collect();
+    assert!(shipped == right, "a gateway is held to what the evaluator computes");
+}
+
+#[test]
 fn an_outcome_survives_the_way_between_processes() {
     let request = request(example("models/digits-1.0.0.onnx"));
     let copy = serde_json::from_str(&serde_json::to_string(&request).expect("JSON")).expect("the same");
