@@ -28,6 +28,9 @@ impl Driver {
     }
 
     pub(super) fn request_failed(&mut self, model: &str, id: ReleaseId, fault: &Fault, micros: Option<u64>) {
+        if !fault.reason().is_failure() {
+            return; // unknown: the machine's lack, not the release's
+        }
         let Some((name, state)) = self.state_of(model) else { return };
         let (name, known) = (name.clone(), state.rejected.len());
         let event = Event::RequestFailed { on: id, reason: fault.reason(), message: fault.to_string() };

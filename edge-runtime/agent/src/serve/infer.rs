@@ -36,8 +36,21 @@ pub(crate) struct Answered {
     pub(crate) by: AnsweredBy,
 }
 
-/// Answers.
+/// Answers, on a task of its own: a client that hangs up takes nothing of it away. A release that hangs on live inputs
+/// would otherwise outlast every client's patience and never be blamed.
 pub(crate) async fn infer(
+    router: &Arc<Router>,
+    route: Route,
+    inputs: Vec<Bytes>,
+    driver: &mpsc::UnboundedSender<Input>,
+    metrics: &Arc<Metrics>,
+) -> Result<Answered, NoAnswer> {
+    let (router, driver, metrics) = (Arc::clone(router), driver.clone(), Arc::clone(metrics));
+    let to_its_end = tokio::spawn(async move { answered(&router, route, &inputs, &driver, &metrics).await });
+    to_its_end.await.unwrap_or(Err(NoAnswer::Gone)) // the process ends
+}
+
+async fn answered(
     router: &Router,
     mut route: Route,
     inputs: &[Bytes],
@@ -86,6 +99,10 @@ async fn failed(
     }
     primary.stats.failed();
     let blame = |fault: Fault, micros: Option<u64>| {
+        // A machine without memory for an instance says nothing of the release.
+        if !fault.reason().is_failure() {
+            return;
+        }
         let _ = driver.send(Input::Failed { model: model.clone(), id: primary.id(), fault, micros });
     };
     let Some(backup) = route.backup.clone() else {

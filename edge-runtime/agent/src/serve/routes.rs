@@ -157,7 +157,7 @@ impl Service {
             Err(message) => return error(StatusCode::BAD_REQUEST, &message),
         };
         drop(body);
-        match infer::infer(&self.router, route, &wanted.inputs, &self.driver, &self.metrics).await {
+        match infer::infer(&self.router, route, wanted.inputs, &self.driver, &self.metrics).await {
             Ok(answered) => {
                 let loaded = &answered.loaded;
                 let (number, outputs) = (loaded.release.number, &answered.answer.outputs);
