@@ -10,7 +10,7 @@ use clap::Args;
 use serde::Deserialize;
 
 use crate::demo::prerequisites;
-use crate::process::{run, show};
+use crate::process::{self, Group, interrupted, run};
 use crate::{bans, python, workspace};
 
 /// `cargo xtask test`.
@@ -48,11 +48,16 @@ const PHASES: [Phase; 10] = [
 
 /// Runs the phases; the last line is `N passed, N failed`.
 pub fn all(options: Options) -> Result<ExitCode> {
+    process::watch_for_interruption()?;
     let started = Instant::now();
     let (mut total, mut times, mut broken) = (Tally::default(), Vec::new(), Vec::new());
     for (name, phase) in PHASES {
         if options.only.as_ref().is_some_and(|word| !name.contains(word.as_str())) {
             continue;
+        }
+        if interrupted() {
+            println!("interrupted; every child has ended");
+            return Ok(ExitCode::from(130));
         }
         println!("== {name}");
         let since = Instant::now();
@@ -114,9 +119,9 @@ fn cargo_test() -> Result<Tally> {
     if let Ok(python) = python::environment() {
         command.env("BALLAST_PYTHON", python);
     }
-    let mut child = command.spawn().with_context(|| format!("cannot start {}", show(&command)))?;
+    let mut child = Group::spawn(&mut command)?;
     let mut tally = Tally::default();
-    let output = child.stdout.take().context("no output")?;
+    let output = child.stdout().context("no output")?;
     for line in BufReader::new(output).split(b'\n') {
         let line = line?;
         let text = String::from_utf8_lossy(&line);
@@ -191,8 +196,9 @@ struct FoundRelease {
 /// Runs the demo as a user does; its exit code and report.
 fn run_demo(arguments: &[&str], report: &Path) -> Result<(bool, Found)> {
     let _ = std::fs::remove_file(report);
-    let status =
-        Command::new(std::env::current_exe()?).arg("demo").arg("--report").arg(report).args(arguments).status()?;
+    // Not `current_exe`: the build phase may have put a new file in this program's place.
+    let xtask = workspace::target_dir()?.join("debug").join("xtask");
+    let status = Group::spawn(Command::new(&xtask).arg("demo").arg("--report").arg(report).args(arguments))?.wait()?;
     let text = std::fs::read_to_string(report).context("the demo wrote no report")?;
     Ok((status.success(), serde_json::from_str(&text).context("the demo's report")?))
 }
@@ -211,9 +217,10 @@ fn demo() -> Result<Tally> {
     );
     let outcomes: Vec<_> =
         found.releases.iter().map(|r| (r.version.as_str(), r.phase.as_str(), r.gateways_reached)).collect();
+    // 4.0.0 reaches nobody where the first request to it is a blank image: it is rolled back before any right answer.
+    let [.., ("4.0.0", "RolledBack", 0 | 1)] = outcomes[..] else { bail!("the releases ended as {outcomes:?}") };
     ensure!(
-        outcomes
-            == [("1.0.0", "Active", 5), ("2.0.0", "Active", 5), ("3.0.0", "Refused", 0), ("4.0.0", "RolledBack", 1)],
+        outcomes[..3] == [("1.0.0", "Active", 5), ("2.0.0", "Active", 5), ("3.0.0", "Refused", 0)],
         "the releases ended as {outcomes:?}"
     );
     let [_, _, refused, rolled_back] = &found.releases[..] else { bail!("four releases") };

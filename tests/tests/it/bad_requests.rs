@@ -24,7 +24,8 @@ fn wrong_requests_are_answered_with_what_is_wrong() {
         ("too many values", json("image", "FP32", "[1,1,8,8]", &zeros(65)), 400),
         ("values that are no numbers", json("image", "FP32", "[1,1,8,8]", &vec![r#""x""#; 64].join(",")), 400),
         ("absurd nesting", deep, 400),
-        ("absurd size", " ".repeat(8 << 20), 413),
+        // One byte more than `serve.max_request_bytes` by default.
+        ("absurd size", " ".repeat((16 << 20) + 1), 413),
     ];
     for (what, body, status) in cases {
         let mut connection = system.connect(0);

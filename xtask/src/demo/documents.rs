@@ -44,14 +44,42 @@ pub struct Deployment<'a> {
     pub digest: &'a str,
     /// Digest of `golden.safetensors`, if there is one.
     pub golden: Option<&'a str>,
+    /// Shapes of inputs that the model leaves open.
+    pub shapes: &'a [(String, Vec<u64>)],
     /// Whether an output must be finite; switched off only to force a bad release through.
     pub finite_outputs: bool,
+    /// Of a trial; without traffic golden replays count.
+    pub min_requests: u32,
+    /// The label that gateways must have.
+    pub selects: &'a str,
 }
 
-impl Deployment<'_> {
+impl<'a> Deployment<'a> {
+    /// Version 1 of a model that says everything itself, for every gateway.
+    pub fn new(name: &'a str, source: &'a str, digest: &'a str) -> Self {
+        Self {
+            name,
+            version: "1",
+            source,
+            digest,
+            golden: None,
+            shapes: &[],
+            finite_outputs: true,
+            min_requests: 20,
+            selects: "fleet: demo",
+        }
+    }
+
     /// As YAML.
     pub fn yaml(&self) -> String {
-        let Self { name, version, source, digest, golden, finite_outputs } = self;
+        let Self { name, version, source, digest, golden, shapes, finite_outputs, min_requests, selects } = self;
+        let mut inputs = String::new();
+        if !shapes.is_empty() {
+            inputs.push_str("    inputs:\n");
+        }
+        for (input, shape) in *shapes {
+            inputs.push_str(&format!("    - {{name: {input:?}, shape: {shape:?}}}\n"));
+        }
         let golden = golden.map_or(String::new(), |digest| {
             format!(
                 "    golden:
@@ -75,9 +103,9 @@ spec:
     source:
       uri: file:///{source}
       digest: \"{digest}\"
-  gatewaySelector:
+{inputs}  gatewaySelector:
     matchLabels:
-      fleet: demo
+      {selects}
   verification:
 {golden}    finiteOutputs: {finite_outputs}
   rollout:
@@ -89,7 +117,7 @@ spec:
     silenceDeadline: 60s
     trial:
       minDuration: 2s
-      minRequests: 150
+      minRequests: {min_requests}
       maxFailures: 0
 "
         )

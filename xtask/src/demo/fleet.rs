@@ -1,7 +1,8 @@
 //! The fleet on this machine: one operator, its directory, N gateways with their own state, ports and cables.
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use rustix::net::{self, AddressFamily, SocketType, sockopt};
 use sha2::{Digest as _, Sha256};
 
 use super::documents;
@@ -71,6 +73,7 @@ pub struct Fleet {
     pub gateways: Vec<Gateway>,
     binaries: Binaries,
     listen: SocketAddr,
+    _port: OwnedFd,
     operator: Option<Process>,
 }
 
@@ -88,9 +91,9 @@ impl Fleet {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let socket = std::env::temp_dir().join(format!("ballast-demo-{}-{number}.sock", std::process::id()));
         let cli = Cli { binary: binaries.cli.clone(), socket };
-        // A free port, ours again as soon as this listener is gone; the operator keeps it over restarts.
-        let listen = TcpListener::bind(("127.0.0.1", 0)).and_then(|l| l.local_addr()).context("no free port")?;
-        let mut fleet = Self { root: root.to_owned(), cli, gateways: Vec::new(), binaries, listen, operator: None };
+        let (port, listen) = reserve_port().context("no free port")?;
+        let mut fleet =
+            Self { root: root.to_owned(), cli, gateways: Vec::new(), binaries, listen, _port: port, operator: None };
         fleet.start_operator()?;
         Ok(fleet)
     }
@@ -186,6 +189,14 @@ retry_seconds = 1
         Ok(())
     }
 
+    /// Kinds of gateways, each of which needs a build of its own: two, where one is held back and this machine has
+    /// something to hold back.
+    pub fn kinds(&self) -> usize {
+        let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let newer = ["avx2", "atomics"].iter().any(|flag| cpu.split_ascii_whitespace().any(|word| word == *flag));
+        1 + usize::from(newer && self.gateways.iter().any(|g| g.held_back))
+    }
+
     /// An error if a process ended that should run.
     pub fn check(&mut self) -> Result<()> {
         let processes = self.operator.iter_mut().chain(self.gateways.iter_mut().map(|g| &mut g.process));
@@ -228,14 +239,23 @@ retry_seconds = 1
 impl Drop for Fleet {
     fn drop(&mut self) {
         // All are asked first, then each is waited for.
-        self.gateways.iter().for_each(|g| g.process.ask_to_end());
-        if let Some(operator) = &self.operator {
-            operator.ask_to_end();
-        }
+        self.gateways.iter_mut().for_each(|g| g.process.ask_to_end());
+        self.operator.iter_mut().for_each(Process::ask_to_end);
         self.gateways.clear();
         self.operator = None;
         let _ = fs::remove_file(&self.cli.socket);
     }
+}
+
+/// A port that is the operator's over all its restarts: bound here without listening, so that nobody else is given it;
+/// who asks for it by number (with `SO_REUSEADDR`, as every server does) gets it.
+pub(super) fn reserve_port() -> Result<(OwnedFd, SocketAddr)> {
+    let socket = net::socket(AddressFamily::INET, SocketType::STREAM, None)?;
+    rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::CLOEXEC)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    net::bind(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0))?;
+    let address = net::getsockname(&socket)?.try_into()?;
+    Ok((socket, address))
 }
 
 /// The token with the cable's address in place of the operator's: the gateway knows no other way. TLS goes through
@@ -266,6 +286,19 @@ fn tail(log: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_reserved_port_is_free_for_its_owner_only() {
+        let (port, address) = reserve_port().unwrap();
+        for _ in 0..3 {
+            drop(std::net::TcpListener::bind(address).unwrap());
+        }
+        for _ in 0..100 {
+            let other = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+            assert_ne!(other.local_addr().unwrap(), address);
+        }
+        drop(port);
+    }
 
     #[test]
     fn only_the_endpoint_of_a_token_changes() {

@@ -67,12 +67,15 @@ impl Connection {
                 BufReader::new(stream)
             }
         };
-        stream.get_mut().write_all(request)?;
-        let (answer, keep) = read_answer(&mut stream)?;
-        if keep {
-            self.stream = Some(stream);
+        let written = stream.get_mut().write_all(request);
+        match (read_answer(&mut stream), written) {
+            // A server may answer before it has read everything, "too large" for one, and close: writing fails then.
+            (Ok((answer, keep)), written) => {
+                self.stream = (keep && written.is_ok()).then_some(stream);
+                Ok(answer)
+            }
+            (Err(_), Err(error)) | (Err(error), Ok(())) => Err(error),
         }
-        Ok(answer)
     }
 }
 
@@ -137,6 +140,22 @@ mod tests {
         let (second, keep) = read_answer(&mut bytes).unwrap();
         assert_eq!((second.status, keep), (503, false));
         assert!(read_answer(&mut bytes).is_err());
+    }
+
+    #[test]
+    fn an_answer_that_comes_before_the_request_was_read_is_read() {
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut start = [0; 100];
+            stream.read_exact(&mut start).unwrap();
+            stream.write_all(b"HTTP/1.1 413 X\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").unwrap();
+            // Closed with most of the request unread: the client's writing fails.
+        });
+        let answer = Connection::new(address, Duration::from_secs(30)).post("/", None, &vec![b' '; 32 << 20]).unwrap();
+        assert_eq!(answer.status, 413);
+        server.join().unwrap();
     }
 
     #[test]

@@ -13,8 +13,6 @@ use std::time::{Duration, Instant};
 use super::http::{Answer, Connection};
 use super::traffic::Traffic;
 
-/// No answer for so long is a lost one.
-const PATIENCE: Duration = Duration::from_secs(5);
 /// Problems that are kept word by word.
 const MAX_PROBLEMS: usize = 20;
 /// One request in so many is plain JSON; the others use the binary extension.
@@ -79,6 +77,7 @@ pub struct Load {
 struct Shared {
     traffic: Traffic,
     interval: Duration,
+    patience: Duration,
     stop: AtomicBool,
     /// 0 none, 1 drop, 2 flip; taken by the first worker that sees it.
     fault: AtomicU8,
@@ -88,11 +87,12 @@ struct Shared {
 }
 
 impl Load {
-    /// Sends to every gateway at once.
-    pub fn start(traffic: Traffic, gateways: &[SocketAddr], per_second: u32) -> Self {
+    /// Sends to every gateway at once. No answer within `patience` is a lost one.
+    pub fn start(traffic: Traffic, gateways: &[SocketAddr], per_second: u32, patience: Duration) -> Self {
         let shared = Arc::new(Shared {
             traffic,
             interval: Duration::from_secs(1) / per_second.max(1),
+            patience,
             stop: AtomicBool::new(false),
             fault: AtomicU8::new(0),
             started: Instant::now(),
@@ -156,7 +156,7 @@ impl Drop for Load {
 
 impl Shared {
     fn work(&self, gateway: usize, address: SocketAddr) {
-        let mut connection = Connection::new(address, PATIENCE);
+        let mut connection = Connection::new(address, self.patience);
         let path = format!("/v2/models/{}/infer", self.traffic.model);
         // Gateways start at different images.
         let mut n = gateway * 7;
@@ -253,8 +253,11 @@ mod tests {
     use std::io::{BufRead, BufReader, Read, Write};
     use std::net::{TcpListener, TcpStream};
 
+    use super::super::fleet::reserve_port;
     use super::super::traffic::tests::right;
     use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(5);
 
     /// A gateway that answers right, but for what `spoil` makes of the n-th answer.
     fn gateway(spoil: impl Fn(usize, Answer) -> Option<Answer> + Send + 'static) -> SocketAddr {
@@ -324,7 +327,7 @@ mod tests {
     #[test]
     fn right_answers_count_as_nothing_else() {
         let gateways = [gateway(|_, a| Some(a)), gateway(|_, a| Some(a))];
-        let mut load = Load::start(traffic(), &gateways, 5000);
+        let mut load = Load::start(traffic(), &gateways, 5000, PATIENCE);
         until(&load, 500);
         load.stop();
         let counts = load.counts();
@@ -349,7 +352,7 @@ mod tests {
             }
             Some(answer)
         });
-        let mut load = Load::start(traffic(), &[address], 5000);
+        let mut load = Load::start(traffic(), &[address], 5000, PATIENCE);
         until(&load, 100);
         load.stop();
         let counts = load.counts();
@@ -360,7 +363,7 @@ mod tests {
     #[test]
     fn injected_faults_show() {
         for (fault, want) in [(Fault::DropAnswer, (1, 0)), (Fault::FlipOutput, (0, 1))] {
-            let mut load = Load::start(traffic(), &[gateway(|_, a| Some(a))], 5000);
+            let mut load = Load::start(traffic(), &[gateway(|_, a| Some(a))], 5000, PATIENCE);
             load.inject(fault);
             until(&load, 50);
             load.stop();
@@ -370,8 +373,8 @@ mod tests {
 
     #[test]
     fn nobody_there_is_lost() {
-        let free = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap();
-        let mut load = Load::start(traffic(), &[free], 1000);
+        let (_nobody_listens, free) = reserve_port().unwrap();
+        let mut load = Load::start(traffic(), &[free], 1000, PATIENCE);
         until(&load, 3);
         load.stop();
         assert_eq!(load.counts().lost, load.counts().requests);

@@ -52,13 +52,31 @@ pub struct Report {
     pub wrong: u64,
     /// In the order they were applied.
     pub releases: Vec<Release>,
+    /// Kinds of gateways, each of which needs a build of its own.
+    #[serde(skip)]
+    pub kinds: usize,
+}
+
+impl Release {
+    /// Nothing is known of it yet.
+    pub fn applied(version: &str, wish: Wish) -> Self {
+        Self {
+            version: version.to_owned(),
+            phase: "Unknown".to_owned(),
+            reason: String::new(),
+            gateways_reached: 0,
+            rollback_millis: None,
+            targets: Vec::new(),
+            wish,
+        }
+    }
 }
 
 impl Report {
-    /// Nothing released yet.
-    pub fn new(gateways: usize, counts: Counts, releases: Vec<Release>) -> Self {
+    /// All of it.
+    pub fn new(gateways: usize, kinds: usize, counts: Counts, releases: Vec<Release>) -> Self {
         let Counts { requests, lost, refused, wrong } = counts;
-        Self { gateways, requests, lost, refused, wrong, releases }
+        Self { gateways, requests, lost, refused, wrong, releases, kinds }
     }
 
     /// Why this is not a success; empty if it is one.
@@ -80,6 +98,11 @@ impl Report {
                         out.push(format!(
                             "{version} is good and should be everywhere: it is {}, on {reached} of {all} gateways",
                             r.phase
+                        ));
+                    } else if r.targets.len() < self.kinds {
+                        out.push(format!(
+                            "{version} was built for {:?} only: {} kinds of gateways need a build each",
+                            r.targets, self.kinds
                         ));
                     }
                 }
@@ -148,7 +171,7 @@ mod tests {
             reason: String::new(),
             gateways_reached: reached,
             rollback_millis: (phase == "RolledBack").then_some(1.5),
-            targets: vec![],
+            targets: vec!["x86-64-v3".to_owned(), "x86-64".to_owned()],
             wish,
         }
     }
@@ -160,7 +183,7 @@ mod tests {
             release("3", "Refused", 0, Wish::Refused),
             release("4", "RolledBack", 1, Wish::RolledBack),
         ];
-        Report::new(5, counts, releases)
+        Report::new(5, 2, counts, releases)
     }
 
     #[test]
@@ -170,13 +193,15 @@ mod tests {
 
     #[test]
     fn each_thing_that_goes_wrong_is_a_failure() {
-        let spoil: [fn(&mut Report); 11] = [
+        let spoil: [fn(&mut Report); 13] = [
             |r| r.requests = 0,
             |r| r.lost = 1,
             |r| r.refused = 1,
             |r| r.wrong = 1,
             |r| r.releases[0].gateways_reached = 4,
             |r| r.releases[0].phase = "RollingOut".to_owned(),
+            |r| r.releases[0].phase = "Unknown".to_owned(),
+            |r| r.releases[0].targets.truncate(1),
             |r| r.releases[1].phase = "Active".to_owned(),
             |r| r.releases[1].gateways_reached = 1,
             |r| r.releases[2].phase = "Active".to_owned(),

@@ -15,6 +15,12 @@ use crate::safetensors;
 const ABSOLUTE: f32 = 1e-4;
 const RELATIVE: f32 = 1e-3;
 
+/// Larger requests go as raw bytes only: as JSON they would be several times as large, and gateways bound a request.
+const MAX_JSON: usize = 64 << 10;
+/// Different requests to a model whose answers nobody computed beforehand, and how many bytes they may take together.
+const SEEDED: usize = 16;
+const MAX_SEEDED: usize = 256 << 20;
+
 /// One input of the served model.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Input {
@@ -72,28 +78,32 @@ impl Traffic {
         Ok(Self { model: model.to_owned(), inputs: vec![input], requests, output: "scores".to_owned(), expected })
     }
 
-    /// Seeded values for a model whose answers nobody computed beforehand. FP32 inputs get numbers in 0..1, others zeros.
-    pub fn seeded(model: &str, inputs: Vec<Input>, output: String) -> Self {
+    /// Seeded values for a model whose answers nobody computed beforehand. Floats are in 0..1, others zeros.
+    pub fn seeded(model: &str, inputs: Vec<Input>, output: String) -> Result<Self> {
         let mut state = 0x9e37_79b9_7f4a_7c15_u64;
         let mut next = move || {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             (state >> 40) as f32 / (1u64 << 24) as f32
         };
-        let requests = (0..16)
-            .map(|_| {
-                inputs
-                    .iter()
-                    .map(|input| {
-                        let elements = usize::try_from(input.shape.iter().product::<u64>()).unwrap_or(0);
-                        match input.datatype.as_str() {
-                            "FP32" => (0..elements).flat_map(|_| next().to_le_bytes()).collect(),
-                            other => vec![0; elements * size_of_type(other)],
-                        }
-                    })
-                    .collect()
-            })
-            .collect();
-        Self { model: model.to_owned(), inputs, requests, output, expected: BTreeMap::new() }
+        let mut requests = Vec::new();
+        let mut taken = 0;
+        while requests.len() < SEEDED && (requests.is_empty() || taken < MAX_SEEDED) {
+            let mut tensors = Vec::new();
+            for input in &inputs {
+                let size = size_of_type(&input.datatype).with_context(|| {
+                    format!("the demo has no values for input {} of type {}", input.name, input.datatype)
+                })?;
+                let elements = usize::try_from(input.shape.iter().product::<u64>())?;
+                tensors.push(match input.datatype.as_str() {
+                    "FP32" => (0..elements).flat_map(|_| next().to_le_bytes()).collect(),
+                    "FP64" => (0..elements).flat_map(|_| f64::from(next()).to_le_bytes()).collect(),
+                    _ => vec![0; elements * size],
+                });
+            }
+            taken += tensors.iter().map(Vec::len).sum::<usize>();
+            requests.push(tensors);
+        }
+        Ok(Self { model: model.to_owned(), inputs, requests, output, expected: BTreeMap::new() })
     }
 
     /// How many different requests there are.
@@ -124,9 +134,12 @@ impl Traffic {
         (body, length)
     }
 
-    /// Body of request `index` as JSON alone; only for FP32 inputs.
+    /// Body of request `index` as JSON alone; only for small FP32 inputs.
     pub fn json(&self, index: usize) -> Option<Vec<u8>> {
         let tensors = &self.requests[index];
+        if tensors.iter().map(Vec::len).sum::<usize>() > MAX_JSON {
+            return None;
+        }
         let inputs: Option<Vec<Value>> = self
             .inputs
             .iter()
@@ -152,12 +165,13 @@ impl Traffic {
             .into_iter()
             .find(|o| o.name == self.output)
             .with_context(|| format!("no output {:?}", self.output))?;
-        let scores = match output.data {
-            Some(data) => data,
-            None => floats(raw),
-        };
         let elements: u64 = output.shape.iter().product();
-        ensure!(elements == scores.len() as u64, "shape {:?} and {} values", output.shape, scores.len());
+        let (values, scores) = match output.data {
+            Some(data) => (data.len(), data.iter().map(number).collect::<Option<Vec<f32>>>()),
+            None => values(&output.datatype, raw)?,
+        };
+        ensure!(elements == values as u64, "shape {:?} and {values} values", output.shape);
+        let scores = scores.with_context(|| format!("values of output {:?} are not numbers", self.output))?;
         ensure!(scores.iter().all(|x| x.is_finite()), "{version} answered numbers that are not finite");
         if self.knows_answers() {
             let expected = self
@@ -184,12 +198,39 @@ fn floats(bytes: &[u8]) -> Vec<f32> {
     bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
 }
 
-fn size_of_type(datatype: &str) -> usize {
+/// How many values `bytes` are, and those of them that could be NaN or infinite.
+fn values(datatype: &str, bytes: &[u8]) -> Result<(usize, Option<Vec<f32>>)> {
+    let size = size_of_type(datatype).with_context(|| format!("output of type {datatype}"))?;
+    ensure!(bytes.len().is_multiple_of(size), "{} bytes are no {datatype} values", bytes.len());
+    let numbers = match datatype {
+        "FP32" => floats(bytes),
+        "FP64" => bytes.as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b) as f32).collect(),
+        // Exponents of ones are not finite; for the others only that matters.
+        "FP16" => halves(bytes, 0x7c00),
+        "BF16" => halves(bytes, 0x7f80),
+        _ => Vec::new(),
+    };
+    Ok((bytes.len() / size, Some(numbers)))
+}
+
+fn halves(bytes: &[u8], exponent: u16) -> Vec<f32> {
+    let finite = |b: &[u8; 2]| u16::from_le_bytes(*b) & exponent != exponent;
+    bytes.as_chunks::<2>().0.iter().map(|b| if finite(b) { 0.0 } else { f32::NAN }).collect()
+}
+
+/// A value in JSON; a Boolean is as finite as a number.
+fn number(value: &Value) -> Option<f32> {
+    value.as_f64().map(|x| x as f32).or_else(|| value.as_bool().map(|b| f32::from(u8::from(b))))
+}
+
+/// Bytes per value; absent for `BYTES`, whose values have any length.
+fn size_of_type(datatype: &str) -> Option<usize> {
     match datatype {
-        "INT64" | "UINT64" | "FP64" => 8,
-        "INT32" | "UINT32" | "FP32" => 4,
-        "INT16" | "UINT16" => 2,
-        _ => 1,
+        "INT64" | "UINT64" | "FP64" => Some(8),
+        "INT32" | "UINT32" | "FP32" => Some(4),
+        "INT16" | "UINT16" | "FP16" | "BF16" => Some(2),
+        "INT8" | "UINT8" | "BOOL" => Some(1),
+        _ => None,
     }
 }
 
@@ -210,8 +251,10 @@ struct Parameters {
 #[derive(Deserialize)]
 struct Output {
     name: String,
+    #[serde(default)]
+    datatype: String,
     shape: Vec<u64>,
-    data: Option<Vec<f32>>,
+    data: Option<Vec<Value>>,
 }
 
 #[cfg(test)]
@@ -264,6 +307,45 @@ pub(super) mod tests {
         let blank = traffic.expected["4.0.0"].iter().position(|s| s[0].is_nan()).expect("blank images");
         assert!(traffic.judge(blank, &right(&traffic, "4.0.0", blank, true)).is_err());
         assert!(traffic.judge(blank, &answer("4.0.0", &[0.1; 10], true)).is_err());
+    }
+
+    #[test]
+    fn outputs_of_every_type_are_judged() {
+        let input = Input { name: "x".to_owned(), datatype: "INT32".to_owned(), shape: vec![1, 3] };
+        let traffic = Traffic::seeded("own", vec![input], "y".to_owned()).unwrap();
+        let judge = |datatype: &str, shape: &[u64], raw: &[u8]| {
+            let output = json!({"name": "y", "datatype": datatype, "shape": shape,
+                "parameters": {"binary_data_size": raw.len()}});
+            let head = json!({"model_version": "1", "outputs": [output]}).to_string().into_bytes();
+            let body = [head.as_slice(), raw].concat();
+            traffic.judge(0, &Answer { status: 200, json_length: Some(head.len()), body }).is_ok()
+        };
+        assert!(judge("INT64", &[1, 2], &[255; 16]) && judge("BOOL", &[3], &[0, 1, 1]) && judge("FP16", &[2], &[0; 4]));
+        assert!(judge("FP64", &[1], &1.5f64.to_le_bytes()));
+        assert!(!judge("INT64", &[1, 3], &[0; 16]), "too few");
+        assert!(!judge("INT64", &[1, 2], &[0; 15]), "cut off");
+        assert!(!judge("FP64", &[1], &f64::NAN.to_le_bytes()));
+        assert!(!judge("FP32", &[1], &f32::INFINITY.to_le_bytes()));
+        assert!(!judge("FP16", &[1], &0x7c00u16.to_le_bytes()) && !judge("BF16", &[1], &0xff80u16.to_le_bytes()));
+        let json = |data: &str| {
+            let body = format!(r#"{{"model_version":"1","outputs":[{{"name":"y","shape":[2],"data":{data}}}]}}"#);
+            traffic.judge(0, &Answer { status: 200, json_length: None, body: body.into_bytes() }).is_ok()
+        };
+        assert!(json("[1,2]") && json("[true,false]") && !json("[1]") && !json(r#"["NaN",1]"#) && !json("[null,1]"));
+    }
+
+    #[test]
+    fn large_inputs_go_as_bytes_only_and_unknown_types_are_said() {
+        let input = |datatype: &str, shape: &[u64]| Input {
+            name: "x".to_owned(),
+            datatype: datatype.to_owned(),
+            shape: shape.to_vec(),
+        };
+        let large = Traffic::seeded("own", vec![input("FP32", &[1, 3, 640, 640])], "y".to_owned()).unwrap();
+        assert_eq!((large.json(0), large.binary(0).0.len() > 3 * 640 * 640 * 4), (None, true));
+        let small = Traffic::seeded("own", vec![input("FP32", &[1, 3])], "y".to_owned()).unwrap();
+        assert!(small.json(0).is_some());
+        assert!(Traffic::seeded("own", vec![input("BYTES", &[1])], "y".to_owned()).is_err());
     }
 
     #[test]
