@@ -129,11 +129,23 @@ impl System {
     pub fn operator_log(&self) -> Result<String> {
         std::fs::read_to_string(self.path().join("logs/operator.log")).context("the operator's log")
     }
+
+    /// Does something, and waits until the operator's log has a line with all of `words` that it had not before.
+    pub fn until_said(&mut self, words: &[&str], act: impl FnOnce(&Self) -> Result<()>) -> Result<()> {
+        let before = self.operator_log()?.len();
+        act(self)?;
+        self.until(&format!("{words:?} in the operator's log"), |system| {
+            let log = system.operator_log()?;
+            let found = log[before..].lines().any(|line| words.iter().all(|word| line.contains(word)));
+            Ok(found.then_some(()))
+        })
+    }
 }
 
-/// The demo's deployment without golden vectors, which tests do not need.
+/// The demo's deployment, everywhere at once and without golden vectors: what tests do not need costs only time.
 pub fn digits<'a>(version: &'a str, source: &'a str, digest: &'a str) -> Deployment<'a> {
-    Deployment { version, ..Deployment::new("digits", source, digest) }
+    let rollout = Deployment { steps: &["\"100%\""], soak: 1, trial: 1, ..Deployment::new("digits", source, digest) };
+    Deployment { version, ..rollout }
 }
 
 /// An answer's body as text.

@@ -47,14 +47,11 @@ fn unreadable_and_contradictory_files_are_named_and_change_nothing() {
 fn an_unmounted_directory_is_not_a_wish_to_delete_everything() {
     let mut system = System::with_digits(1).unwrap();
     let (directory, aside) = (system.directory(), system.path().join("aside"));
-    let before = system.operator_log().unwrap().len();
-    std::fs::rename(&directory, &aside).unwrap();
-    std::fs::create_dir(&directory).unwrap();
-    system
-        .until("the missing marker to be named", |s| {
-            Ok(s.operator_log()?[before..].contains("fleet.yaml").then_some(()))
-        })
-        .unwrap();
+    let shown = directory.display().to_string();
+    // The path itself vanishes, and then an empty mount point takes its place.
+    system.until_said(&[&shown], |_| Ok(std::fs::rename(&directory, &aside)?)).unwrap();
+    system.serves("1.0.0").unwrap();
+    system.until_said(&[&shown, "has no fleet.yaml", "mounted"], |_| Ok(std::fs::create_dir(&directory)?)).unwrap();
     system.serves("1.0.0").unwrap();
     assert_eq!(system.fleet.cli.release("digits", "1.0.0").unwrap().phase, "Active");
 

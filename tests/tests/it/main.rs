@@ -2,5 +2,6 @@
 
 mod bad_models;
 mod bad_requests;
+mod bad_wishes;
 mod bad_yaml;
 mod processes;

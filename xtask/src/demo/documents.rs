@@ -31,7 +31,7 @@ spec:
     )
 }
 
-/// One version of a model. Soak and trial are short for the demo; the defaults are minutes.
+/// One version of a model.
 #[derive(Debug, Clone)]
 pub struct Deployment<'a> {
     /// `metadata.name`.
@@ -48,6 +48,12 @@ pub struct Deployment<'a> {
     pub shapes: &'a [(String, Vec<u64>)],
     /// Whether an output must be finite; switched off only to force a bad release through.
     pub finite_outputs: bool,
+    /// Of the rollout, in order.
+    pub steps: &'a [&'a str],
+    /// Length of soak and trial, in seconds: short, the defaults are minutes.
+    pub soak: u32,
+    /// See `soak`.
+    pub trial: u32,
     /// Of a trial; without traffic golden replays count.
     pub min_requests: u32,
     /// The label that gateways must have.
@@ -65,6 +71,9 @@ impl<'a> Deployment<'a> {
             golden: None,
             shapes: &[],
             finite_outputs: true,
+            steps: &["1", "\"50%\"", "\"100%\""],
+            soak: 1,
+            trial: 2,
             min_requests: 20,
             selects: "fleet: demo",
         }
@@ -72,7 +81,9 @@ impl<'a> Deployment<'a> {
 
     /// As YAML.
     pub fn yaml(&self) -> String {
-        let Self { name, version, source, digest, golden, shapes, finite_outputs, min_requests, selects } = self;
+        let Self { name, version, source, digest, golden, shapes, finite_outputs, selects, .. } = self;
+        let Self { steps, soak, trial, min_requests, .. } = self;
+        let steps: String = steps.iter().map(|step| format!("    - gateways: {step}\n")).collect();
         let mut inputs = String::new();
         if !shapes.is_empty() {
             inputs.push_str("    inputs:\n");
@@ -110,13 +121,10 @@ spec:
 {golden}    finiteOutputs: {finite_outputs}
   rollout:
     steps:
-    - gateways: 1
-    - gateways: \"50%\"
-    - gateways: \"100%\"
-    soak: 1s
+{steps}    soak: {soak}s
     silenceDeadline: 60s
     trial:
-      minDuration: 2s
+      minDuration: {trial}s
       minRequests: {min_requests}
       maxFailures: 0
 "
