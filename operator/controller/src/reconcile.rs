@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use ballast_bundle::{Counter, DeploymentRef, ReleaseNumber, TargetName, UnixMillis};
 use ballast_compiler::VerdictReason;
+use ballast_crds::GoldenOrigin;
 use ballast_crds::conditions::Reason;
 
 use crate::builder::{BuilderError, Builds, Built};
@@ -434,6 +435,8 @@ fn first_cause(members: &[Member], deployment: &DeploymentRef, number: ReleaseNu
 
 fn target_build(built: &Built) -> TargetBuild {
     let verdict = &built.verdict;
+    let contract: Option<ballast_bundle::Contract> =
+        built.artifacts.as_ref().and_then(|a| serde_json::from_slice(&a.contract).ok());
     TargetBuild {
         verdict: format!("{:?}", verdict.reason),
         message: verdict.message.clone(),
@@ -442,6 +445,10 @@ fn target_build(built: &Built) -> TargetBuild {
         peak_memory_bytes: verdict.peak_memory_bytes,
         gflop: verdict.gflop,
         predicted_latency_millis: Some(verdict.predicted_latency_millis),
+        golden: contract.map(|c| match c.verification.user_golden {
+            true => GoldenOrigin::User,
+            false => GoldenOrigin::Generated,
+        }),
         unsupported_operators: verdict.unsupported.iter().map(|u| format!("{} ({})", u.operator, u.node)).collect(),
         release: None,
     }

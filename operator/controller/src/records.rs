@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use ballast_bundle::{Counter, DeploymentRef, Digest, ReleaseNumber, ReleaseRef, TargetName, TrialPolicy, UnixMillis};
+use ballast_crds::GoldenOrigin;
 use ballast_crds::conditions::Reason;
 use serde::{Deserialize, Serialize};
 
@@ -64,6 +65,9 @@ pub struct TargetBuild {
     /// On this target's figures.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub predicted_latency_millis: Option<f64>,
+    /// Whose golden outputs it was proved against; absent when nothing was built.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub golden: Option<GoldenOrigin>,
     /// `operator (node)`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unsupported_operators: Vec<String>,

@@ -4,7 +4,7 @@
 use ballast_bundle::UnixMillis;
 use ballast_crds::conditions::{Reason, Situation, conditions, rfc3339, row};
 use ballast_crds::{
-    FailureSummary, ModelDeployment, ModelDeploymentStatus, ReleaseSummary, RolloutStatus, TargetStatus,
+    FailureSummary, ModelDeployment, ModelDeploymentStatus, Proof, ReleaseSummary, RolloutStatus, TargetStatus,
 };
 use serde_json::{Value, json};
 
@@ -98,6 +98,9 @@ fn targets(release: &Release) -> Vec<TargetStatus> {
             peak_memory_bytes: number(build.peak_memory_bytes),
             gflop: (build.gflop > 0.0).then(|| format!("{:.4}", build.gflop)),
             predicted_latency: build.predicted_latency_millis.filter(|ms| *ms > 0.0).map(|ms| format!("{ms:.2}ms")),
+            // The compiler builds nothing that it did not prove on this host.
+            proved: build.golden.map(|_| Proof::Host),
+            golden: build.golden,
             unsupported_operators: build.unsupported_operators.iter().take(64).cloned().collect(),
             message: build.message.clone(),
         })
