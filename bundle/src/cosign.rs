@@ -64,6 +64,18 @@ impl SigningKey {
     }
 }
 
+impl SigningKey {
+    /// A private key in either form that an administrator may bring: PEM (PKCS#8 or SEC1), which needs no `password`, or
+    /// cosign's.
+    pub fn from_pem_or_cosign(pem: &str, password: &[u8]) -> Result<Self, KeyError> {
+        if LABELS.iter().any(|label| pem.contains(label)) {
+            Self::from_cosign_pem(pem, password)
+        } else {
+            Self::from_pem(pem)
+        }
+    }
+}
+
 /// What stands between the BEGIN and END lines.
 fn armoured(pem: &str) -> Result<Vec<u8>, KeyError> {
     if pem.len() > MAX_PEM_BYTES {

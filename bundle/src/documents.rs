@@ -250,8 +250,8 @@ pub struct Envelope {
 /// One signature of an [`Envelope`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EnvelopeSignature {
-    /// Hex SHA-256 of the key's DER SubjectPublicKeyInfo; a hint only.
-    #[serde(default)]
+    /// Hex SHA-256 of the key's DER SubjectPublicKeyInfo; a hint only. Statements have none, see `sign_statement`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub keyid: String,
     /// Base64 of the DER ECDSA signature over `DSSEv1 <len> <type> <len> <payload>`.
     pub sig: String,

@@ -156,13 +156,17 @@ pub(crate) fn sign_statement<P: Serialize>(
         predicate_type: predicate_type.to_owned(),
         predicate,
     };
+    let mut envelope = sign_envelope(IN_TOTO_TYPE, &to_json(&statement), &[key]);
+    // cosign passes over a signature whose keyid is not its own name for the key it was given
+    // (go-securesystemslib `dsse/verify.go`), so the key is named in the hint alone, which no verifier compares.
+    envelope.signatures.iter_mut().for_each(|signature| signature.keyid.clear());
     let bundle = SigstoreBundle {
         media_type: SIGSTORE_BUNDLE_TYPE,
         verification_material: VerificationMaterial {
             public_key: PublicKeyHint { hint: key.public().key_id() },
             tlog_entries: [],
         },
-        dsse_envelope: sign_envelope(IN_TOTO_TYPE, &to_json(&statement), &[key]),
+        dsse_envelope: envelope,
     };
     to_json(&bundle)
 }
@@ -184,7 +188,10 @@ fn parse_statement<P: DeserializeOwned>(payload: &[u8], predicate_type: &str) ->
     // the predicate's own type, which refuses unknown and doubled fields.
     let kind: Statement<IgnoredAny> =
         serde_json::from_slice(payload).map_err(|_| VerifyError::Malformed("not an in-toto statement"))?;
-    if kind.kind != STATEMENT_TYPE || kind.predicate_type != predicate_type {
+    if kind.kind != STATEMENT_TYPE {
+        return Err(VerifyError::Malformed("an in-toto statement of another version than v1"));
+    }
+    if kind.predicate_type != predicate_type {
         return Err(VerifyError::PayloadType {
             expected: predicate_type.to_owned(),
             found: kind.predicate_type.chars().take(100).collect(),

@@ -3,12 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
 use crate::envelope::{SIGSTORE_BUNDLE_TYPE, to_json};
-use crate::{Blob, Contract, Digest, ReleaseLayers, SigningKey, TargetName, VerifyError};
+use crate::{Blob, Contract, Digest, ReleaseLayers, TargetName, VerifyError};
 
 /// Media type of an OCI image manifest.
 pub const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -59,8 +57,7 @@ pub fn blob_of(bytes: &[u8]) -> Blob {
 struct Image<'a> {
     schema_version: u32,
     media_type: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    artifact_type: Option<&'a str>,
+    artifact_type: &'a str,
     config: Descriptor<'a>,
     layers: Vec<Descriptor<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -83,7 +80,7 @@ fn descriptor<'a>(media_type: &'a str, blob: &Blob) -> Descriptor<'a> {
     Descriptor { media_type, digest: blob.digest, size: blob.size, annotations: BTreeMap::new() }
 }
 
-fn image<'a>(artifact_type: Option<&'a str>, config: (&'a str, &[u8]), layers: Vec<Descriptor<'a>>) -> Image<'a> {
+fn image<'a>(artifact_type: &'a str, config: (&'a str, &[u8]), layers: Vec<Descriptor<'a>>) -> Image<'a> {
     Image {
         schema_version: 2,
         media_type: MANIFEST_TYPE,
@@ -141,26 +138,23 @@ pub fn bundle_manifest(layers: &ReleaseLayers, contract: &Contract) -> Manifest 
         .into_iter()
         .map(|(blob, kind, file)| Descriptor { annotations: [(FILEPATH, file)].into(), ..descriptor(kind, blob) })
         .collect();
-    let mut manifest = image(Some(MODEL_ARTIFACT), (MODEL_CONFIG, &config), layers);
+    let mut manifest = image(MODEL_ARTIFACT, (MODEL_CONFIG, &config), layers);
     manifest.annotations = [(TARGET, contract.target.as_str()), (VARIANT, &contract.variant)].into();
     Manifest { manifest: to_json(&manifest), config }
 }
 
 /// The artifact of one runner: a precompiled module for one target.
 pub fn runner_manifest(module: &Blob, target: &TargetName) -> Manifest {
-    let mut manifest =
-        image(Some(RUNNER_ARTIFACT), (EMPTY_TYPE, EMPTY_CONFIG), vec![descriptor(RUNNER_MODULE, module)]);
+    let mut manifest = image(RUNNER_ARTIFACT, (EMPTY_TYPE, EMPTY_CONFIG), vec![descriptor(RUNNER_MODULE, module)]);
     manifest.annotations = [(TARGET, target.as_str())].into();
     Manifest { manifest: to_json(&manifest), config: EMPTY_CONFIG.to_vec() }
 }
 
-/// The referrer that carries a Sigstore bundle for `subject`, in cosign's present form.
+/// The referrer that carries a Sigstore bundle for `subject`, in cosign's present form: `cosign verify` and `cosign
+/// verify-attestation` (3.x) both find the statement through it.
 pub fn statement_manifest(statement: &Blob, subject: &Blob, predicate_type: &str) -> Manifest {
-    let mut manifest = image(
-        Some(SIGSTORE_BUNDLE_TYPE),
-        (EMPTY_TYPE, EMPTY_CONFIG),
-        vec![descriptor(SIGSTORE_BUNDLE_TYPE, statement)],
-    );
+    let mut manifest =
+        image(SIGSTORE_BUNDLE_TYPE, (EMPTY_TYPE, EMPTY_CONFIG), vec![descriptor(SIGSTORE_BUNDLE_TYPE, statement)]);
     manifest.subject = Some(descriptor(MANIFEST_TYPE, subject));
     manifest.annotations = [
         ("dev.sigstore.bundle.content", "dsse-envelope"),
@@ -170,82 +164,6 @@ pub fn statement_manifest(statement: &Blob, subject: &Blob, predicate_type: &str
     ]
     .into();
     Manifest { manifest: to_json(&manifest), config: EMPTY_CONFIG.to_vec() }
-}
-
-/// cosign's classic signature of a manifest, which lives under [`signature_tag`] in the same repository.
-#[derive(Debug, Clone)]
-pub struct SimpleSignature {
-    /// Manifest and config.
-    pub manifest: Manifest,
-    /// Its one layer, the signed text.
-    pub payload: Vec<u8>,
-}
-
-/// Tag of a classic signature: `sha256-<hex>.sig`.
-pub fn signature_tag(subject: &Digest) -> String {
-    format!("sha256-{}.sig", subject.hex())
-}
-
-/// Signs a manifest as classic cosign does (containers/image, `docs/containers-signature.5.md`), for `cosign verify --key`.
-/// `reference` is the name without a tag under which the image is known: `registry/repository`.
-pub fn simple_signature(reference: &str, subject: &Digest, key: &SigningKey) -> SimpleSignature {
-    #[derive(Serialize)]
-    struct Payload<'a> {
-        critical: Critical<'a>,
-        optional: Option<()>,
-    }
-    #[derive(Serialize)]
-    struct Critical<'a> {
-        identity: Identity<'a>,
-        image: Signed,
-        #[serde(rename = "type")]
-        kind: &'static str,
-    }
-    #[derive(Serialize)]
-    #[serde(rename_all = "kebab-case")]
-    struct Identity<'a> {
-        docker_reference: &'a str,
-    }
-    #[derive(Serialize)]
-    #[serde(rename_all = "kebab-case")]
-    struct Signed {
-        docker_manifest_digest: Digest,
-    }
-    #[derive(Serialize)]
-    struct Config {
-        architecture: &'static str,
-        os: &'static str,
-        config: BTreeMap<&'static str, &'static str>,
-        rootfs: RootFs,
-    }
-    #[derive(Serialize)]
-    struct RootFs {
-        #[serde(rename = "type")]
-        kind: &'static str,
-        diff_ids: [Digest; 1],
-    }
-
-    let payload = to_json(&Payload {
-        critical: Critical {
-            identity: Identity { docker_reference: reference },
-            image: Signed { docker_manifest_digest: *subject },
-            kind: "cosign container image signature",
-        },
-        optional: None,
-    });
-    let signature = STANDARD.encode(key.sign(&payload));
-    let config = to_json(&Config {
-        architecture: "",
-        os: "",
-        config: BTreeMap::new(),
-        rootfs: RootFs { kind: "layers", diff_ids: [Digest::of(&payload)] },
-    });
-    let layer = Descriptor {
-        annotations: [("dev.cosignproject.cosign/signature", signature.as_str())].into(),
-        ..descriptor("application/vnd.dev.cosign.simplesigning.v1+json", &blob_of(&payload))
-    };
-    let manifest = to_json(&image(None, ("application/vnd.oci.image.config.v1+json", &config), vec![layer]));
-    SimpleSignature { manifest: Manifest { manifest, config }, payload }
 }
 
 /// The layers of a bundle's manifest, by their media types and file names.
