@@ -44,7 +44,8 @@ pub fn run(bench: Bench) -> Result<ExitCode> {
     command.args(["run", "--quiet", "--release"]);
     match bench {
         Bench::Planner { arguments } => {
-            command.args(["--package", "ballast-planner", "--bin", "planner-bench", "--"]).args(arguments);
+            let example = ["--package", "ballast-planner", "--example", "planner-bench", "--"];
+            command.args(example).args(arguments);
         }
         Bench::Engine { models, against, rounds } => {
             let models = std::path::absolute(models)?;

@@ -82,7 +82,7 @@ impl Controller {
             let hold = release.phase == Phase::Paused && release.rollout.halted().is_some() && !release.resumed;
             if hold && wanted.retry.is_some_and(|c| release.number.is_some_and(|n| n.counter == c)) {
                 let release = &mut record.releases[index];
-                release.rollout = release.rollout.clone().resumed(&release.counts);
+                release.rollout = release.rollout.clone().resumed(&release.counts, now);
                 (release.resumed, release.cause) = (true, None);
                 release.enter(Phase::RollingOut, Reason::RollingOut, "a person let it go on", now);
             }

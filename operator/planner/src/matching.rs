@@ -1,4 +1,4 @@
-//! Which HardwareTarget a gateway is of, and which variant a target takes.
+//! Which HardwareTarget a gateway is of.
 
 use ballast_bundle::TargetName;
 use ballast_bundle::protocol::Facts;
@@ -41,11 +41,6 @@ pub fn match_target<'a>(facts: &Facts, targets: impl IntoIterator<Item = &'a Tar
     targets.into_iter().filter(|target| target.matches(facts)).min_by_key(|target| {
         (-i64::from(target.spec.priority), std::cmp::Reverse(target.spec.cpu_features.len()), &target.name)
     })
-}
-
-/// The first variant that fits, in the user's order.
-pub fn choose_variant<V>(variants: impl IntoIterator<Item = V>, fits: impl Fn(&V) -> bool) -> Option<V> {
-    variants.into_iter().find(|variant| fits(variant))
 }
 
 #[cfg(test)]
@@ -109,12 +104,5 @@ mod tests {
         ];
         let best = |n: usize| match_target(&facts("x86_64", V3, &[]), &all[..n]).unwrap().name.to_string();
         assert_eq!((best(1).as_str(), best(2).as_str(), best(4).as_str()), ("b", "a", "z"));
-    }
-
-    #[test]
-    fn the_first_variant_that_fits() {
-        assert_eq!(choose_variant(["int8", "fp32"], |_| true), Some("int8"));
-        assert_eq!(choose_variant(["int8", "fp32"], |v| *v == "fp32"), Some("fp32"));
-        assert_eq!(choose_variant(["int8", "fp32"], |_| false), None);
     }
 }

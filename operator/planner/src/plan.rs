@@ -4,84 +4,9 @@ use ballast_bundle::UnixMillis;
 use ballast_crds::OnFailure;
 use serde::{Deserialize, Serialize};
 
+use crate::state::SMALL_FLEET;
 use crate::watch::Watch;
-use crate::{Counts, Policy, Score, Threshold};
-
-/// Below this many eligible gateways there are no statistics: one by one, and the first failure halts. It is what the
-/// sequential test needs to call 1 % proved against 10 %.
-pub const SMALL_FLEET: u64 = 32;
-
-/// While the release has not proved itself, no more gateways than this try it at once, so that a bad one is found
-/// within about a hundred (simulated: `cargo xtask bench planner`).
-pub const UNPROVED_WINDOW: u64 = 8;
-
-/// What is remembered of a rollout between two looks. Keep it with the release, durably.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct RolloutState {
-    /// Index into the policy's steps.
-    pub step: usize,
-    /// Scores below it are members; only grows.
-    pub threshold: Threshold,
-    /// How many may try the release at once.
-    pub window: u64,
-    /// Passes in a row since the window last changed.
-    clean: u64,
-    /// Counted at the last look.
-    passed: u64,
-    failures: u64,
-    /// Votes before this rollout was resumed by a person: forgiven, and no proof either.
-    forgiven: (u64, u64),
-    /// Since when the step is watched.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    soaking: Option<UnixMillis>,
-    /// It was found bad.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    halted: Option<HaltCause>,
-    /// It passed its last step.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    watch: Option<Watch>,
-}
-
-impl Default for RolloutState {
-    fn default() -> Self {
-        Self {
-            step: 0,
-            threshold: Threshold::default(),
-            window: 1,
-            clean: 0,
-            passed: 0,
-            failures: 0,
-            forgiven: (0, 0),
-            soaking: None,
-            halted: None,
-            watch: None,
-        }
-    }
-}
-
-impl RolloutState {
-    /// Whether it passed its last step once: then it is what `stable` means, until it is found bad.
-    pub const fn is_complete(&self) -> bool {
-        self.watch.is_some()
-    }
-
-    /// Whether it was found bad.
-    pub const fn halted(&self) -> Option<HaltCause> {
-        self.halted
-    }
-
-    /// A person says to go on after a halt (`onFailure: Pause`): what happened so far is forgiven, the window starts at
-    /// one again, and the step is not passed until new votes say so.
-    pub fn resumed(mut self, counts: &Counts) -> Self {
-        if self.halted.take().is_some() {
-            self.forgiven = (counts.passed, counts.failures());
-            (self.window, self.clean, self.soaking) = (1, 0, None);
-            self.watch = self.watch.map(|_| Watch::start(counts, UnixMillis(0)));
-        }
-        self
-    }
-}
+use crate::{Counts, Policy, RolloutState, Score, Threshold};
 
 /// Why a release was found bad.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -179,16 +104,22 @@ pub fn plan(state: &RolloutState, counts: &Counts, next: &[Score], policy: &Poli
     if counts.eligible == 0 {
         return wait(state, WaitCause::NoEligibleGateway, 0);
     }
-    open_window(&mut state, counts, policy);
+    state.open_window(counts, policy);
     if policy.paused {
         return wait(state, WaitCause::Paused, 0);
     }
     state.step = state.step.min(policy.last_step());
-    let votes = counts.resolved().saturating_sub(state.forgiven.0 + state.forgiven.1);
+    let forgiven = state.forgiven.0 + state.forgiven.1;
+    let votes = counts.resolved().saturating_sub(forgiven);
     let nobody_left = counts.in_flight == 0 && counts.waiting == 0 && counts.outside == 0;
+    // After a halt that was forgiven a step wants a new vote, if there is anybody to give one.
+    let target = |step| match policy.step_size(step, counts.eligible) {
+        size if forgiven > 0 => size.max(forgiven + 1).min(counts.eligible),
+        size => size,
+    };
     let soak = |state: &mut RolloutState| {
-        let target = policy.step_size(state.step, counts.eligible);
-        let passed = votes > 0 && (counts.resolved() >= target || nobody_left);
+        let enough = votes > 0 && counts.resolved() >= target(state.step);
+        let passed = enough || nobody_left && (votes > 0 || forgiven > 0);
         // Once it soaks, a gateway that joins does not start it anew: a fleet that grows all the time would never be done.
         if state.soaking.is_none() && passed {
             state.soaking = Some(now);
@@ -209,9 +140,9 @@ pub fn plan(state: &RolloutState, counts: &Counts, next: &[Score], policy: &Poli
             break;
         }
     }
-    let target = policy.step_size(state.step, counts.eligible);
+    let target = target(state.step);
     admit(&mut state, counts, next, target);
-    let may_give = state.window.saturating_sub(counts.in_flight).min(target.saturating_sub(counts.given()));
+    let may_give = state.places(counts, policy).min(target.saturating_sub(counts.given()));
     match until {
         Some(until) => wait(state, WaitCause::Soaking { until }, may_give),
         None if nobody_left => wait(state, WaitCause::WaitingForGateways, may_give),
@@ -226,41 +157,21 @@ fn judge(state: &mut RolloutState, counts: &Counts, policy: &Policy, now: UnixMi
         state.watch = Some(watch);
         return watch.is_alarm().then_some(HaltCause::Watch);
     }
-    let (passed, failures) = fresh(state, counts);
+    let (passed, failures) = state.fresh(counts);
     if failures > 0 && counts.eligible < SMALL_FLEET {
         return Some(HaltCause::FirstFailure);
     }
-    policy.test.is_bad(passed, failures).then_some(HaltCause::SequentialTest)
-}
-
-/// Votes that were not forgiven. A gateway that went back after its vote counts as a failure at once.
-fn fresh(state: &RolloutState, counts: &Counts) -> (u64, u64) {
-    let passed = counts.passed.saturating_sub(counts.relapsed);
-    let failures = counts.failures() + counts.relapsed;
-    (passed.saturating_sub(state.forgiven.0), failures.saturating_sub(state.forgiven.1))
-}
-
-/// The window: 1, doubled whenever as many gateways as it holds passed in a row, halved by a failure.
-fn open_window(state: &mut RolloutState, counts: &Counts, policy: &Policy) {
-    let (passed, failures) = fresh(state, counts);
-    if failures > state.failures {
-        (state.window, state.clean) = ((state.window / 2).max(1), 0);
-    } else {
-        state.clean += passed.saturating_sub(state.passed);
+    if policy.test.is_bad(passed, failures) {
+        return Some(HaltCause::SequentialTest);
     }
-    (state.passed, state.failures) = (passed, failures);
-    let limit = if counts.eligible < SMALL_FLEET {
-        1
-    } else if policy.test.is_proved(passed, failures) {
-        u64::MAX
-    } else {
-        UNPROVED_WINDOW
-    };
-    while state.clean >= state.window && state.window < limit {
-        state.clean -= state.window;
-        state.window = state.window.saturating_mul(2);
+    if !state.proved {
+        match policy.test.proves(passed, failures) {
+            Some(false) => return Some(HaltCause::SequentialTest),
+            Some(true) => state.proved = true,
+            None => {}
+        }
     }
-    state.window = state.window.min(limit);
+    None
 }
 
 /// Raises the threshold until the step can be filled.

@@ -1,6 +1,6 @@
-//! What status says of a rollout, and whether a release may be tried at all.
+//! What status says of a rollout.
 
-use ballast_bundle::{Counter, Digest, UnixMillis};
+use ballast_bundle::UnixMillis;
 use ballast_crds::RolloutStatus;
 use ballast_crds::conditions::{Situation, rfc3339};
 
@@ -102,27 +102,5 @@ fn sentence(step: usize, steps: usize, input: &StatusInput<'_>) -> String {
             format!("{why}: {votes}; {then}")
         }
         Decision::Complete => format!("every step passed: {} of {} gateways serve it", counts.active, counts.eligible),
-    }
-}
-
-/// Whether the release of this identity may be tried. One that was rolled back is not tried again until the identity
-/// changes, or `ballast.dev/retry` names the counter under which it failed last.
-pub fn may_try(identity: &Digest, rolled_back: &[(Digest, Counter)], retry: Option<&str>) -> bool {
-    let last = rolled_back.iter().filter(|(other, _)| other == identity).map(|(_, counter)| *counter).max();
-    last.is_none_or(|counter| retry.is_some_and(|retry| retry.trim() == counter.to_string()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_release_that_was_rolled_back_waits_for_another_identity_or_for_its_own_counter() {
-        let (a, b) = (Digest::of(b"a"), Digest::of(b"b"));
-        let failed = [(a, Counter(5)), (a, Counter(9))];
-        assert!(may_try(&b, &failed, None));
-        assert!(!may_try(&a, &failed, None));
-        assert!(!may_try(&a, &failed, Some("5")), "an old wish asks for nothing");
-        assert!(may_try(&a, &failed, Some("9")));
     }
 }
