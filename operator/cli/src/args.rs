@@ -257,10 +257,13 @@ pub struct Deployment {
 pub enum Rollout {
     /// Every release of a deployment: how far it is, and why it stopped.
     Status(Deployment),
-    /// Follow the newest release until it is active, rolled back, refused or paused.
+    /// Follow the release that the object asks for until it is active, rolled back, refused or paused.
     Watch {
         #[command(flatten)]
         deployment: Deployment,
+        /// Wait first until the operator has read this version: right after a file was saved it has not.
+        #[arg(long, value_name = "VERSION")]
+        model_version: Option<String>,
         /// Give up after so long; without it never.
         #[arg(long, value_name = "DURATION")]
         timeout: Option<Millis>,
@@ -279,4 +282,28 @@ pub enum Rollout {
         #[arg(long, value_name = "COUNTER")]
         to: Option<u64>,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_contradicts_itself_nowhere() {
+        Args::command().debug_assert();
+        command().debug_assert();
+    }
+
+    #[test]
+    fn everything_says_what_it_is() {
+        fn each(command: &clap::Command, path: &str) {
+            let path = format!("{path} {}", command.get_name());
+            assert!(command.get_about().is_some(), "{path}");
+            for argument in command.get_arguments() {
+                assert!(argument.get_help().is_some(), "{path} {}", argument.get_id());
+            }
+            command.get_subcommands().for_each(|child| each(child, &path));
+        }
+        each(&Args::command(), "");
+    }
 }

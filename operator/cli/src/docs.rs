@@ -6,7 +6,7 @@ use clap::{Arg, Command};
 pub fn markdown(mut command: Command) -> String {
     command.build();
     let mut out = String::from(
-        "# The command line\n\nMade by `ballast docs > docs/cli.md`; a test compares.\n\n\
+        "# The command line\n\nMade from the program; do not edit: `BALLAST_UPDATE=1 cargo test -p ballast-cli docs` writes it, and a test compares.\n\n\
          `ballast` talks to an operator over its administration socket (`--socket`, `BALLAST_SOCKET`), to gateways over HTTP,\n\
          and does the rest by itself. Installed or linked as `kubectl-ballast` on the `PATH` it is `kubectl ballast`.\n\n\
          Results go to standard output, everything else to standard error. `-o json` and `-o yaml` are for programs and\n\
@@ -53,7 +53,7 @@ fn meta(argument: &Arg) -> bool {
 }
 
 fn about(command: &Command) -> String {
-    command.get_about().map(ToString::to_string).unwrap_or_default()
+    command.get_about().map(|about| format!("{about}.")).unwrap_or_default()
 }
 
 fn placeholder(argument: &Arg) -> String {
@@ -63,6 +63,10 @@ fn placeholder(argument: &Arg) -> String {
 
 fn help(argument: &Arg) -> String {
     let mut text = argument.get_help().map(|h| h.to_string().replace('\n', " ")).unwrap_or_default();
+    // clap takes the full stop off the end.
+    if !text.is_empty() && !text.ends_with('.') {
+        text.push('.');
+    }
     let values: Vec<String> = argument.get_possible_values().iter().map(|v| format!("`{}`", v.get_name())).collect();
     if !values.is_empty() && argument.get_action().takes_values() {
         text.push_str(&format!(" One of {}.", values.join(", ")));
@@ -76,4 +80,51 @@ fn help(argument: &Arg) -> String {
         text.push_str(" Required.");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use clap::CommandFactory as _;
+
+    use super::*;
+    use crate::args::Args;
+
+    #[test]
+    fn the_page_is_what_the_program_says() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/cli.md");
+        let made = markdown(Args::command());
+        if std::env::var_os("BALLAST_UPDATE").is_some() {
+            std::fs::write(&path, &made).unwrap();
+        }
+        let kept = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(kept == made, "docs/cli.md is not what the program says: run this test with BALLAST_UPDATE=1");
+    }
+
+    #[test]
+    fn every_command_and_argument_is_on_the_page() {
+        let made = markdown(Args::command());
+        for command in [
+            "check",
+            "compile",
+            "infer",
+            "inspect",
+            "verify",
+            "token create",
+            "gateways list",
+            "gateways show",
+            "rollout status",
+            "rollout watch",
+            "rollout pause",
+            "rollout resume",
+            "rollout retry",
+            "rollout undo",
+            "completion",
+        ] {
+            assert!(made.contains(&format!("\n## ballast {command}\n")), "{command}");
+        }
+        assert!(made.contains("| `-o, --output FORMAT` |") && made.contains("`--timeout DURATION`"));
+        assert!(!made.contains("ballast docs"));
+    }
 }

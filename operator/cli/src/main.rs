@@ -18,6 +18,7 @@ mod rollout;
 mod sandbox;
 mod tensors;
 mod verify;
+mod watch;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

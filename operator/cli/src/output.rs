@@ -101,8 +101,8 @@ fn block(out: &mut String, value: &Value, depth: usize) {
 }
 
 fn nested(out: &mut String, value: &Value, depth: usize) {
-    let empty = value.as_object().is_some_and(|m| m.is_empty()) || value.as_array().is_some_and(Vec::is_empty);
-    if value.is_object() && !empty || value.is_array() && !empty {
+    let filled = value.as_object().is_some_and(|m| !m.is_empty()) || value.as_array().is_some_and(|a| !a.is_empty());
+    if filled {
         out.push('\n');
         block(out, value, depth);
     } else {

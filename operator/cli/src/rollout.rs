@@ -1,26 +1,22 @@
 //! Rollouts: shown, followed, paused, resumed, tried again, undone.
 
-use std::io::IsTerminal as _;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hyper::Method;
 use serde_json::{Value, json};
 
-use crate::args::{Deployment, Format, Operator, Rollout};
+use crate::args::{Deployment, Operator, Rollout};
 use crate::exit::Failure;
 use crate::fleet::{or_dash, text};
-use crate::output::{Table, print, text_out};
-use crate::{http, progress};
-
-/// Between two looks; the operator writes its records at most once a second.
-const LOOK: Duration = Duration::from_secs(1);
+use crate::output::{Table, print};
+use crate::{http, watch};
 
 /// `rollout …`.
 pub fn run(operator: &Operator, command: &Rollout) -> Result<(), Failure> {
     match command {
         Rollout::Status(d) => print(d.output.format, &get(operator, d)?, table),
-        Rollout::Watch { deployment, timeout } => {
-            watch(operator, deployment, timeout.map(|t| Duration::from_millis(t.0)))
+        Rollout::Watch { deployment, model_version, timeout } => {
+            watch::run(operator, deployment, model_version.as_deref(), timeout.map(|t| Duration::from_millis(t.0)))
         }
         Rollout::Pause(d) => act(operator, d, "pause", None, "paused"),
         Rollout::Resume(d) => act(operator, d, "resume", None, "resumed"),
@@ -35,7 +31,8 @@ fn path(d: &Deployment, action: &str) -> String {
     format!("/v1/deployments/{}/{}{action}", http::segment(&d.namespace), http::segment(&d.name))
 }
 
-fn get(operator: &Operator, d: &Deployment) -> Result<Value, Failure> {
+/// Object, status and releases.
+pub fn get(operator: &Operator, d: &Deployment) -> Result<Value, Failure> {
     http::operator(&operator.socket, Method::GET, &path(d, ""), None)
 }
 
@@ -44,11 +41,13 @@ fn act(operator: &Operator, d: &Deployment, action: &str, body: Option<Value>, d
     print(d.output.format, &answer, |_| format!("{} {done}\n", d.name))
 }
 
-fn releases(view: &Value) -> &[Value] {
+/// Oldest first.
+pub fn releases(view: &Value) -> &[Value] {
     view.get("releases").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
 }
 
-fn count(release: &Value, key: &str) -> u64 {
+/// A count of a release's gateways.
+pub fn count(release: &Value, key: &str) -> u64 {
     release["gateways"][key].as_u64().unwrap_or(0)
 }
 
@@ -84,79 +83,6 @@ fn table(view: &Value) -> String {
     out
 }
 
-/// How the newest release ended, if it did.
-#[derive(Debug, PartialEq)]
-enum End {
-    Good,
-    Bad,
-}
-
-fn end(release: &Value) -> Option<End> {
-    match text(release, "phase").as_str() {
-        "Active" => Some(End::Good),
-        "RolledBack" | "Refused" | "Superseded" | "Paused" => Some(End::Bad),
-        _ => None,
-    }
-}
-
-/// What is new to a person, in one line.
-fn line(release: &Value) -> String {
-    let mut line = format!(
-        "{} {}: {} of {} gateways healthy",
-        text(release, "version"),
-        text(release, "phase"),
-        count(release, "healthy"),
-        count(release, "eligible")
-    );
-    for (key, what) in [("failed", "failed"), ("silent", "silent"), ("pending", "pending")] {
-        if count(release, key) > 0 {
-            line.push_str(&format!(", {} {what}", count(release, key)));
-        }
-    }
-    for (key, before) in [("step", ", step "), ("reason", ", "), ("message", ": ")] {
-        let text = text(release, key);
-        if !text.is_empty() {
-            line.push_str(&format!("{before}{text}"));
-        }
-    }
-    line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
-}
-
-fn watch(operator: &Operator, d: &Deployment, timeout: Option<Duration>) -> Result<(), Failure> {
-    let started = Instant::now();
-    let bar = (std::io::stderr().is_terminal() && d.output.format == Format::Table)
-        .then(|| progress::spinner(format!("waiting for {}", d.name)));
-    let mut last = String::new();
-    loop {
-        let view = get(operator, d)?;
-        if let Some(release) = releases(&view).last() {
-            let now = line(release);
-            if now != last {
-                let shown = match d.output.format {
-                    Format::Table => format!("{now}\n"),
-                    // One document a change: JSON by lines, YAML by documents.
-                    Format::Json => format!("{release}\n"),
-                    Format::Yaml => format!("---\n{}", crate::output::yaml(release)),
-                };
-                match &bar {
-                    Some(bar) => bar.suspend(|| text_out(&shown))?,
-                    None => text_out(&shown)?,
-                }
-                last = now;
-            }
-            match end(release) {
-                Some(End::Good) => return Ok(()),
-                Some(End::Bad) => return Err(Failure::No(None)),
-                None => {}
-            }
-        }
-        if timeout.is_some_and(|t| started.elapsed() >= t) {
-            return Err(Failure::Failed(format!("{} is not there yet; the rollout goes on", d.name)));
-        }
-        std::thread::sleep(LOOK);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -181,17 +107,5 @@ mod tests {
         3.0.0: 12 of 40 golden vectors have the right label
         ");
         assert_eq!(table(&json!({})), "no release yet\n");
-    }
-
-    #[test]
-    fn watching_ends_where_a_release_does() {
-        let view = view();
-        let ends: Vec<_> = releases(&view).iter().map(end).collect();
-        assert_eq!(ends, [Some(End::Bad), Some(End::Bad), None]);
-        assert_eq!(end(&json!({"phase": "Active"})), Some(End::Good));
-        assert_eq!(
-            line(&releases(&view)[2]),
-            "4.0.0 RollingOut: 2 of 5 gateways healthy, 1 failed, 2 pending, step 1/3"
-        );
     }
 }
