@@ -91,7 +91,7 @@ reasons!(
     GatewaysFailed "Gateways went back to another release.",
     InvalidSpec "The object contradicts itself or another one.",
     NameConflict "Another ModelDeployment of the namespace serves the same name.",
-    SourceUnavailable "A source could not be fetched.",
+    SourceUnavailable "A source could not be fetched; it is tried again.",
     DigestMismatch "A source has another digest than the one that is written.",
     NotOnnx "The model is not an ONNX file, or is truncated.",
     UnsupportedOperators "The model uses operators that Ballast does not know.",
@@ -103,10 +103,45 @@ reasons!(
     ContractChanged "Inputs or outputs differ from the stable release's, and model.allowContractChange is not set.",
     CompilerCrashed "The compiler died twice on this input.",
     DoesNotFit "No variant fits any target.",
-    UnknownTarget "A HardwareTarget of that name does not exist.",
-    BundleUnavailable "A bundle is lost and could not be built again with the same digest.",
+    BundleUnavailable "A bundle could not be stored, or is lost and was not built again with the same digest; it is tried again.",
     NotStalled "Nothing holds it up.",
     NotDegraded "It serves everywhere as wanted.",
+);
+
+macro_rules! some_reasons {
+    ($(#[$doc:meta])* $t:ident: $($v:ident),* $(,)?) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum $t {
+            $(#[doc = concat!("[`Reason::", stringify!($v), "`]")] $v,)*
+        }
+        impl $t {
+            /// Every one.
+            pub const ALL: &[Self] = &[$(Self::$v),*];
+            /// As a condition says it.
+            pub const fn reason(self) -> Reason {
+                match self {
+                    $(Self::$v => Reason::$v,)*
+                }
+            }
+            const fn of(reason: Reason) -> Option<Self> {
+                match reason {
+                    $(Reason::$v => Some(Self::$v),)*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+some_reasons!(
+    /// Why nothing is signed until somebody changes something.
+    Refusal: InvalidSpec, NameConflict, DigestMismatch, NotOnnx, UnsupportedOperators, UnsupportedType, OpenDimensions,
+    MemoryExceeded, DeadlineExceeded, GoldenMismatch, ContractChanged, CompilerCrashed, DoesNotFit,
+);
+some_reasons!(
+    /// What holds a release up and may pass by itself.
+    Obstacle: SourceUnavailable, BundleUnavailable,
 );
 
 /// What is going on with the release of the observed generation.
@@ -116,8 +151,10 @@ pub enum Situation {
     FirstSight,
     /// Being fetched and compiled.
     Compiling,
+    /// Held up before it was signed; tried again.
+    Retrying(Obstacle),
     /// Nothing was signed, for this reason.
-    Refused(Reason),
+    Refused(Refusal),
     /// The selector matches nothing; nothing is built.
     NoGatewaySelected,
     /// The selector matches nothing any more; bundles are there.
@@ -142,6 +179,38 @@ pub enum Situation {
     CompleteSomeSilent,
     /// Passed its last step; some gateways went back.
     CompleteSomeFailed,
+}
+
+impl Situation {
+    /// Every one, in the order of the table.
+    pub fn all() -> Vec<Self> {
+        let retrying = Obstacle::ALL.iter().copied().map(Self::Retrying);
+        let refused = Refusal::ALL.iter().copied().map(Self::Refused);
+        let rest = [
+            Self::NoGatewaySelected,
+            Self::NoGatewayLeft,
+            Self::NoEligibleGateway,
+            Self::RollingOut,
+            Self::WaitingForGateways,
+            Self::Soaking,
+            Self::Paused,
+            Self::Halted,
+            Self::RolledBack,
+            Self::Complete,
+            Self::CompleteSomeSilent,
+            Self::CompleteSomeFailed,
+        ];
+        [Self::FirstSight, Self::Compiling].into_iter().chain(retrying).chain(refused).chain(rest).collect()
+    }
+
+    /// Before anything is signed: refused or tried again for this reason; for any other, it is simply at work.
+    pub const fn unsigned(reason: Reason) -> Self {
+        match (Refusal::of(reason), Obstacle::of(reason)) {
+            (Some(why), _) => Self::Refused(why),
+            (None, Some(why)) => Self::Retrying(why),
+            (None, None) => Self::Compiling,
+        }
+    }
 }
 
 /// One cell: status and reason.
@@ -175,7 +244,12 @@ pub const fn row(situation: Situation, some_unsupported: bool) -> Row {
             let busy = Reason::Compiling;
             Row { phase: Phase::Compiling, cells: cells((False, busy), (False, busy), (True, busy), QUIET, WELL) }
         }
+        Situation::Retrying(why) => {
+            let why = why.reason();
+            Row { phase: Phase::Compiling, cells: cells((False, why), (False, why), (True, why), QUIET, WELL) }
+        }
         Situation::Refused(why) => {
+            let why = why.reason();
             Row { phase: Phase::Refused, cells: cells((False, why), (False, why), (False, why), (True, why), WELL) }
         }
         Situation::NoGatewaySelected => {

@@ -1,4 +1,5 @@
 //! What the schemas refuse, and with which words.
 
+mod conditions;
 mod drift;
 mod refusals;

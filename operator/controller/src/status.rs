@@ -31,7 +31,7 @@ pub fn of(
     let generation = object.metadata.generation;
     let current = wanted.and_then(|w| record?.releases.iter().rev().find(|r| r.identity == w.identity));
     let (situation, message) = match (trouble, current) {
-        (Some(trouble), _) => (Situation::Refused(trouble.reason), trouble.message.clone()),
+        (Some(trouble), _) => (Situation::unsigned(trouble.reason), trouble.message.clone()),
         (None, Some(release)) => (situation(release), release.message.clone()),
         (None, None) => (Situation::FirstSight, String::new()),
     };
@@ -59,8 +59,11 @@ fn situation(release: &Release) -> Situation {
     match release.phase {
         Phase::Compiling if reason == Reason::NoGatewaySelected => Situation::NoGatewaySelected,
         Phase::Compiling if reason == Reason::NoEligibleGateway => Situation::NoEligibleGateway,
-        Phase::Compiling => Situation::Compiling,
-        Phase::Refused => Situation::Refused(reason),
+        Phase::Compiling => match Situation::unsigned(reason) {
+            obstacle @ Situation::Retrying(_) => obstacle,
+            _ => Situation::Compiling,
+        },
+        Phase::Refused => Situation::unsigned(reason),
         Phase::RolledBack => Situation::RolledBack,
         Phase::Paused if reason == Reason::Paused => Situation::Paused,
         Phase::Paused => Situation::Halted,
