@@ -20,8 +20,8 @@ pub enum ConfigError {
     Read { path: PathBuf, source: std::io::Error },
     #[error("the configuration {path} is not valid TOML: {message}")]
     Syntax { path: PathBuf, message: String },
-    #[error("{origin} names {key:?}, which ballast-edge does not know; the keys are: {known}")]
-    Unknown { origin: String, key: String, known: String },
+    #[error("{origin} names {key:?}, which ballast-edge does not know{nearest}; the keys are: {known}")]
+    Unknown { origin: String, key: String, nearest: String, known: String },
     #[error("{origin} has a wrong value: {message}")]
     Value { origin: String, message: String },
     #[error("--set takes KEY=VALUE, as in --set serve.http=127.0.0.1:8000; this is {0:?}")]
@@ -154,12 +154,29 @@ impl<'de> Deserialize<'de> for Size {
     }
 }
 
+/// How a value is written in the environment and after `--set`, where nothing but text is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Text as it stands: `7` is a text, too.
+    Text,
+    /// A whole number.
+    Number,
+    /// A whole number, or a text such as `256Mi`.
+    Size,
+    /// Names between commas, or a list as in TOML.
+    Names,
+    /// Texts by name; each is a key of its own.
+    Table,
+}
+
 /// One documented key.
 #[derive(Debug)]
 pub struct Key {
     /// Dotted path.
     pub name: &'static str,
-    /// The form of its value.
+    /// How its value is read.
+    pub kind: Kind,
+    /// The form of its value, for people.
     pub form: &'static str,
     /// When it is not set.
     pub default: &'static str,
@@ -167,57 +184,62 @@ pub struct Key {
     pub meaning: &'static str,
 }
 
-const fn key(name: &'static str, form: &'static str, default: &'static str, meaning: &'static str) -> Key {
-    Key { name, form, default, meaning }
+const fn key(
+    name: &'static str,
+    (kind, form): (Kind, &'static str),
+    default: &'static str,
+    meaning: &'static str,
+) -> Key {
+    Key { name, kind, form, default, meaning }
 }
+
+const PATH: (Kind, &str) = (Kind::Text, "path");
+const TEXT: (Kind, &str) = (Kind::Text, "text");
+const ADDRESS: (Kind, &str) = (Kind::Text, "address:port");
+const BYTES: (Kind, &str) = (Kind::Number, "bytes");
+const NUMBER: (Kind, &str) = (Kind::Number, "number");
+const SECONDS: (Kind, &str) = (Kind::Number, "seconds");
+const SIZE: (Kind, &str) = (Kind::Size, "size");
+const NAMES: (Kind, &str) = (Kind::Names, "list of names");
+const TEXTS: (Kind, &str) = (Kind::Table, "table of texts");
 
 /// Every key there is. A test holds it against [`Config`], and `docs/edge-configuration.md` against it.
 pub const KEYS: &[Key] = &[
-    key(
-        "state",
-        "path",
-        "`/var/lib/ballast`",
-        "Directory for identity, slots and blobs. One process at a time uses it.",
-    ),
-    key("name", "text", "the host name", "A name for people, sent when the gateway enrols."),
+    key("state", PATH, "`/var/lib/ballast`", "Directory for identity, slots and blobs. One process at a time uses it."),
+    key("name", TEXT, "the host name", "A name for people, sent when the gateway enrols."),
     key(
         "serve.http",
-        "address:port",
+        ADDRESS,
         "`127.0.0.1:8000`",
         "Where the Open Inference Protocol and `/metrics` are served. Port 0 takes any free one; the address in use stands in `STATE/http`.",
     ),
-    key("serve.max_request_bytes", "bytes", "16777216", "Larger requests are refused with 413."),
-    key("serve.max_connections", "number", "256", "More clients at once wait to be accepted."),
-    key("serve.drain_seconds", "seconds", "30", "After SIGTERM, requests in flight have so long to end."),
-    key(
-        "fetch.retry_seconds",
-        "seconds",
-        "5",
-        "Pause before a download that was cut off goes on from where it stopped.",
-    ),
+    key("serve.max_request_bytes", BYTES, "16777216", "Larger requests are refused with 413."),
+    key("serve.max_connections", NUMBER, "256", "More clients at once wait to be accepted."),
+    key("serve.drain_seconds", SECONDS, "30", "After SIGTERM, requests in flight have so long to end."),
+    key("fetch.retry_seconds", SECONDS, "5", "Pause before a download that was cut off goes on from where it stopped."),
     key(
         "limits.memory",
-        "size",
+        SIZE,
         "half of the machine's memory (or of its cgroup)",
         "All instances of all models together, the candidate and the warm spares included. A release that does not fit is deferred.",
     ),
     key(
         "limits.disk",
-        "size",
+        SIZE,
         "half of what is free",
         "The store of downloaded blobs. Blobs of releases in a slot are never deleted.",
     ),
     key(
         "cpu_features.deny",
-        "list of names",
+        NAMES,
         "none",
         "CPU features to behave without, by Rust's names: `[\"avx2\"]` makes the operator choose a target that needs none.",
     ),
-    key("facts", "table of texts", "empty", "Reported to the operator, for `match.facts` of a HardwareTarget."),
-    key("sync.wait_seconds", "seconds", "60", "Pause between syncs as long as the operator has not yet said its own."),
+    key("facts", TEXTS, "empty", "Reported to the operator, for `match.facts` of a HardwareTarget."),
+    key("sync.wait_seconds", SECONDS, "60", "Pause between syncs as long as the operator has not yet said its own."),
     key(
         "sync.max_backoff_seconds",
-        "seconds",
+        SECONDS,
         "300",
         "Longest pause between attempts while the operator cannot be reached.",
     ),
@@ -263,10 +285,8 @@ impl Config {
         }
         let mut config: Config = table.clone().try_into().unwrap_or_default();
         for (origin, key, value) in overrides {
-            if !is_known(&key) {
-                return Err(unknown(origin, key));
-            }
-            insert(&mut table, &key, parse_value(&value));
+            let Some(kind) = kind(&key) else { return Err(unknown(origin, key)) };
+            insert(&mut table, &key, parse_value(&value, kind));
             config = table.clone().try_into().map_err(|e: toml::de::Error| ConfigError::Value {
                 origin,
                 message: e.to_string().trim().to_owned(),
@@ -283,13 +303,42 @@ fn read(path: &Path) -> std::io::Result<String> {
     Ok(text)
 }
 
-fn is_known(name: &str) -> bool {
-    KEYS.iter().any(|k| k.name == name) || name.strip_prefix("facts.").is_some_and(|fact| !fact.is_empty())
+/// How the value of a key is read; `None`: there is no such key.
+fn kind(name: &str) -> Option<Kind> {
+    let fact = || name.strip_prefix("facts.").filter(|fact| !fact.is_empty()).map(|_| Kind::Text);
+    KEYS.iter().find(|k| k.name == name).map(|k| k.kind).or_else(fact)
 }
 
 fn unknown(origin: String, key: String) -> ConfigError {
     let known: Vec<_> = KEYS.iter().map(|k| k.name).collect();
-    ConfigError::Unknown { origin, key, known: known.join(", ") }
+    let nearest = nearest(&key).map(|name| format!("; did you mean {name:?}?")).unwrap_or_default();
+    let key = key.chars().take(100).collect();
+    ConfigError::Unknown { origin, key, nearest, known: known.join(", ") }
+}
+
+/// The key that was probably meant: few letters apart, or the same word in another table.
+fn nearest(key: &str) -> Option<&'static str> {
+    let last = |name: &str| name.rsplit('.').next().unwrap_or_default().to_owned();
+    let apart = |name: &str| distance(key, name).min(distance(&last(key), &last(name)).saturating_add(1));
+    let near = KEYS.iter().map(|k| (apart(k.name), k.name)).min_by_key(|(apart, _)| *apart);
+    near.filter(|(apart, name)| *apart <= name.len().div_ceil(4)).map(|(_, name)| name)
+}
+
+/// Letters to insert, remove or replace (Levenshtein).
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().take(100).collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (n, x) in a.chars().take(100).enumerate() {
+        let mut next = vec![n.saturating_add(1)];
+        for ((y, pair), left) in b.iter().zip(row.windows(2)).zip(0..) {
+            let (above_left, above) = (pair.first().copied().unwrap_or(0), pair.last().copied().unwrap_or(0));
+            let before = next.get::<usize>(left).copied().unwrap_or(0);
+            let replaced = above_left.saturating_add(usize::from(x != *y));
+            next.push(replaced.min(above.saturating_add(1)).min(before.saturating_add(1)));
+        }
+        row = next;
+    }
+    row.last().copied().unwrap_or(0)
 }
 
 fn check_names(origin: &str, prefix: &str, table: &toml::Table) -> Result<(), ConfigError> {
@@ -297,7 +346,7 @@ fn check_names(origin: &str, prefix: &str, table: &toml::Table) -> Result<(), Co
         let name = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
         match value {
             toml::Value::Table(inner) if name != "facts" => check_names(origin, &name, inner)?,
-            _ if is_known(&name) => {}
+            _ if kind(&name).is_some() => {}
             _ => return Err(unknown(origin.to_owned(), name)),
         }
     }
@@ -318,15 +367,18 @@ fn insert(table: &mut toml::Table, key: &str, value: toml::Value) {
     }
 }
 
-/// A number, a list or a boolean where it reads as one, else the text itself.
-fn parse_value(text: &str) -> toml::Value {
-    let parsed = format!("v = {text}").parse::<toml::Table>().ok().and_then(|mut t| t.remove("v"));
-    match parsed {
-        Some(
-            value
-            @ (toml::Value::Integer(_) | toml::Value::Array(_) | toml::Value::Boolean(_) | toml::Value::String(_)),
-        ) => value,
-        _ => toml::Value::String(text.to_owned()),
+/// What was meant: quotes and brackets as in TOML are understood, and not needed.
+fn parse_value(text: &str, kind: Kind) -> toml::Value {
+    let parsed = || format!("v = {text}").parse::<toml::Table>().ok().and_then(|mut t| t.remove("v"));
+    let as_text = || toml::Value::String(text.to_owned());
+    match kind {
+        Kind::Text => parsed().filter(toml::Value::is_str).unwrap_or_else(as_text),
+        Kind::Number | Kind::Size => parsed().filter(|v| v.is_integer() || v.is_str()).unwrap_or_else(as_text),
+        Kind::Names => parsed().filter(toml::Value::is_array).unwrap_or_else(|| {
+            let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+            toml::Value::Array(names.map(|name| toml::Value::String(name.to_owned())).collect())
+        }),
+        Kind::Table => parsed().filter(toml::Value::is_table).unwrap_or_else(as_text),
     }
 }
 
@@ -336,7 +388,9 @@ pub fn documentation() -> String {
         "# Configuration of ballast-edge\n\n\
          `ballast-edge run --config FILE` reads TOML; without `--config` it reads `/etc/ballast/edge.toml` where there is one.\n\
          Environment variables come over the file (`BALLAST_EDGE_` and the key in capitals, `__` for a dot:\n\
-         `BALLAST_EDGE_SERVE__HTTP=0.0.0.0:8000`), and `--set KEY=VALUE` over both. A key that is not listed here is refused.\n\
+         `BALLAST_EDGE_SERVE__HTTP=0.0.0.0:8000`), `--set KEY=VALUE` over both, and `--state` and `--http` over all. In the\n\
+         environment and after `--set`, texts need no quotes and a list is names between commas\n\
+         (`--set cpu_features.deny=avx2,fma`, `--set facts.line=7`). A key that is not listed here is refused.\n\
          Sizes are numbers of bytes or texts such as `\"256Mi\"` and `\"1Gi\"`.\n\n\
          This page is made from the program; a test keeps it true.\n\n\
          | key | value | default | meaning |\n|---|---|---|---|\n",
@@ -368,7 +422,9 @@ mod tests {
     fn environment_comes_over_the_file_and_flags_over_both() {
         let text = "[serve]\nhttp = \"a:1\"\nmax_connections = 3\n[limits]\nmemory = \"256Mi\"";
         let env = [("BALLAST_EDGE_SERVE__HTTP", "b:2"), ("BALLAST_EDGE_LIMITS__DISK", "1Gi"), ("PATH", "/bin")];
-        let config = load(text, &env, &["serve.http=c:3", "cpu_features.deny=[\"avx2\"]", "facts.line=7b"]).unwrap();
+        let sets = ["serve.http=c:3", "cpu_features.deny=[\"avx2\"]", "facts.line=7b", "sync.wait_seconds=\"9\""];
+        assert!(load(text, &env, &sets).is_err(), "a text is no number");
+        let config = load(text, &env, &sets[..3]).unwrap();
         assert_eq!((config.serve.http.as_str(), config.serve.max_connections), ("c:3", 3));
         assert_eq!((config.limits.memory.0, config.limits.disk.0), (256 << 20, 1 << 30));
         assert_eq!(config.cpu_features.deny, ["avx2"]);
@@ -376,9 +432,25 @@ mod tests {
     }
 
     #[test]
+    fn what_is_a_text_stays_one() {
+        let sets = ["facts.line=7", "name=42", "facts.on=true", "facts.q=\"a b\"", "cpu_features.deny=avx2, fma"];
+        let config = load("", &[("BALLAST_EDGE_FACTS__SHIFT", "1.5")], &sets).unwrap();
+        assert_eq!(config.name.as_deref(), Some("42"));
+        let facts: Vec<_> = config.facts.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        assert_eq!(facts, [("line", "7"), ("on", "true"), ("q", "a b"), ("shift", "1.5")]);
+        assert_eq!(config.cpu_features.deny, ["avx2", "fma"]);
+        assert!(load("", &[], &["cpu_features.deny="]).unwrap().cpu_features.deny.is_empty());
+    }
+
+    #[test]
     fn unknown_keys_and_wrong_values_name_their_place() {
         for (text, env, sets, says) in [
-            ("[serve]\nhtpp = \"x\"", &[][..], &[][..], "serve.htpp"),
+            ("[serve]\nhtpp = \"x\"", &[][..], &[][..], "\"serve.htpp\""),
+            ("[serve]\nhtpp = \"x\"", &[], &[], "did you mean \"serve.http\"?"),
+            ("[server]\nhttp = \"x\"", &[], &[], "did you mean \"serve.http\"?"),
+            ("memory = 1", &[], &[], "did you mean \"limits.memory\"?"),
+            ("", &[], &["colour=red"], "does not know; the keys are"),
+            ("", &[], &["facts=7"], "wrong value"),
             ("", &[("BALLAST_EDGE_SERVE__HTPP", "x")], &[], "BALLAST_EDGE_SERVE__HTPP"),
             ("", &[], &["limits.memroy=1"], "limits.memroy"),
             ("", &[], &["limits.memory=lots"], "256Mi"),

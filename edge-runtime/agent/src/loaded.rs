@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use ballast_bundle::golden::{Golden, MAX_GOLDEN_BYTES};
@@ -47,8 +48,10 @@ pub(crate) struct Loaded {
     pub(crate) stats: Stats,
     /// Golden vectors that were wrong when it was probed, within what the contract allows.
     pub(crate) known_wrong: BTreeSet<usize>,
-    pool: Pool,
+    pool: Arc<Pool>,
     memory: u64,
+    /// Requests were given back that no thread had begun.
+    gave_back: Arc<AtomicBool>,
 }
 
 /// Reads a release's layers out of the store, verifying each again through the file that is used.
@@ -106,8 +109,9 @@ impl Prepared {
             golden: self.golden,
             stats: Stats::default(),
             known_wrong: BTreeSet::new(),
-            pool,
+            pool: Arc::new(pool),
             memory,
+            gave_back: Arc::default(),
         })
     }
 }
@@ -117,7 +121,7 @@ impl Prepared {
 pub(crate) enum Busy {
     /// `maxQueue` requests wait.
     QueueFull,
-    /// The release was replaced meanwhile.
+    /// The release failed or was replaced before the request's turn came.
     Closed,
 }
 
@@ -135,20 +139,40 @@ impl Loaded {
         self.pool.queued()
     }
 
-    /// Answers one request on the pool's threads.
-    pub(crate) async fn infer(&self, inputs: Vec<Bytes>) -> Result<Result<Answer, Fault>, Busy> {
+    /// Answers one request on the pool's threads. With `stand_in` there is another release that can answer: when this one
+    /// fails, whatever waits behind the failure is given back for it ([`Busy::Closed`]).
+    pub(crate) async fn infer(&self, inputs: Vec<Bytes>, stand_in: bool) -> Result<Result<Answer, Fault>, Busy> {
         let (send, receive) = oneshot::channel();
         let deadline = Duration::from_millis(self.contract.limits.deadline_millis);
-        let done = Box::new(move |result| {
+        let (pool, gave_back) = (Arc::downgrade(&self.pool), Arc::clone(&self.gave_back));
+        let done = Box::new(move |result: Result<Answer, Fault>| {
+            // Here, on the pool's own thread, the next request has not begun yet.
+            if stand_in && result.as_ref().is_err_and(Fault::is_guests) {
+                give_back(&pool, &gave_back);
+            }
             let _ = send.send(result); // a client that went away needs no answer
         });
         match self.pool.submit(Request { inputs, deadline, done }) {
-            Ok(()) => Ok(receive.await.unwrap_or_else(|_| {
-                Err(Fault::Unavailable { message: "its thread ended".to_owned(), reason: FailureReason::Trap })
-            })),
+            Ok(()) => match receive.await {
+                Ok(result) => Ok(result),
+                Err(_) if self.gave_back.load(Ordering::Acquire) => Err(Busy::Closed),
+                Err(_) => {
+                    Ok(Err(Fault::Unavailable { message: "its thread ended".to_owned(), reason: FailureReason::Trap }))
+                }
+            },
             Err(SubmitError::QueueFull(_)) => Err(Busy::QueueFull),
             Err(SubmitError::Closed(_)) => Err(Busy::Closed),
         }
+    }
+
+    /// It serves no more: requests that still wait here find [`Busy::Closed`]; the one that runs ends here.
+    pub(crate) fn leave(&self) {
+        give_back(&Arc::downgrade(&self.pool), &self.gave_back);
+    }
+
+    /// Whether a request for the one is a request for the other, its answer included.
+    pub(crate) fn answers_for(&self, other: &Self) -> bool {
+        self.contract.inputs == other.contract.inputs && self.contract.outputs == other.contract.outputs
     }
 
     /// The inputs of one golden vector.
@@ -156,4 +180,10 @@ impl Loaded {
         let input = |name: &str| self.golden.input(vector, name).map(Bytes::copy_from_slice).unwrap_or_default();
         self.contract.inputs.iter().map(|t| input(&t.name)).collect()
     }
+}
+
+fn give_back(pool: &Weak<Pool>, gave_back: &AtomicBool) {
+    gave_back.store(true, Ordering::Release);
+    // Dropping a request ends the wait for its answer.
+    drop(pool.upgrade().map(|pool| pool.give_back()));
 }

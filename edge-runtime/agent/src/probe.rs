@@ -34,7 +34,7 @@ pub(crate) async fn replay(loaded: &Loaded, vector: usize) -> Result<Option<Stri
 
 async fn compare(loaded: &Loaded, vector: usize) -> Result<VectorResult, Unloadable> {
     loop {
-        match loaded.infer(loaded.golden_inputs(vector)).await {
+        match loaded.infer(loaded.golden_inputs(vector), false).await {
             Ok(Ok(answer)) => return Ok(check(loaded, vector, &answer)),
             Ok(Err(fault)) => {
                 let message = format!("golden vector {vector}: {fault}");

@@ -158,6 +158,11 @@ impl Pool {
         self.shared.queue().waiting.len()
     }
 
+    /// Gives back the requests that no thread has begun, so that another pool can answer them.
+    pub fn give_back(&self) -> Vec<Request> {
+        std::mem::take(&mut self.shared.queue().waiting).into()
+    }
+
     /// The program that it runs.
     pub fn program(&self) -> &Program {
         &self.shared.program

@@ -6,21 +6,29 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
+use hyper::header::EXPECT;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::{Instant, timeout_at};
 
-use super::routes::{Service, error};
+use super::routes::{Reply, Service};
 
 /// Heads and bodies that come slower than this are cut off.
 const HEAD: Duration = Duration::from_secs(30);
 const BODY: Duration = Duration::from_secs(30);
+/// While the gateway drains, a client that has connected and not yet asked is waited for so long.
+const FIRST: Duration = Duration::from_secs(2);
+/// What nobody wants is read all the same, up to this: a client that is still sending when the connection is closed gets a
+/// reset in place of the answer that says what is wrong.
+const UNWANTED: usize = 64 << 20;
+const UNWANTED_TIME: Duration = Duration::from_secs(5);
 
 /// Why nothing is served.
 #[derive(Debug, thiserror::Error)]
@@ -63,14 +71,7 @@ impl Server {
                 () = stopped(&mut stop) => break,
             };
             match accepted {
-                Ok((stream, peer)) => {
-                    let connection =
-                        connection(Arc::clone(&self.service), self.max_request, stream, peer, stop.clone());
-                    tokio::spawn(async move {
-                        connection.await;
-                        drop(place);
-                    });
-                }
+                Ok((stream, peer)) => self.serve(stream, peer, place, &stop),
                 Err(error) => {
                     // Out of file descriptors, say: it passes, and spinning does not help.
                     tracing::warn!(%error, "a connection could not be accepted");
@@ -78,10 +79,34 @@ impl Server {
                 }
             }
         }
-        drop(listener);
+        let until = Instant::now() + self.drain;
         let all = u32::try_from(self.max_connections).unwrap_or(u32::MAX);
-        if tokio::time::timeout(self.drain, places.acquire_many(all)).await.is_err() {
+        let drained = async {
+            self.accept_waiting(listener, &places, &stop).await;
+            let _ = places.acquire_many(all).await;
+        };
+        if timeout_at(until, drained).await.is_err() {
             tracing::warn!("some requests were still in flight when the time to drain was over");
+        }
+    }
+
+    fn serve(&self, stream: TcpStream, peer: SocketAddr, place: OwnedSemaphorePermit, stop: &watch::Receiver<bool>) {
+        let connection = connection(Arc::clone(&self.service), self.max_request, stream, peer, stop.clone());
+        tokio::spawn(async move {
+            connection.await;
+            drop(place);
+        });
+    }
+
+    /// Who connected before the listener closes is answered; closing it would reset them.
+    async fn accept_waiting(&self, listener: TcpListener, places: &Arc<Semaphore>, stop: &watch::Receiver<bool>) {
+        // Straight from the kernel: the runtime may not have heard of them yet.
+        let Ok(listener) = listener.into_std() else { return };
+        while let Ok((stream, peer)) = listener.accept() {
+            let Ok(place) = Arc::clone(places).acquire_owned().await else { return };
+            if let Ok(stream) = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) {
+                self.serve(stream, peer, place, stop);
+            }
         }
     }
 }
@@ -99,8 +124,10 @@ async fn connection(
     mut stop: watch::Receiver<bool>,
 ) {
     let _ = stream.set_nodelay(true);
+    let (begun, mut asked) = watch::channel(false);
     let respond = service_fn(move |request: Request<Incoming>| {
         let service = Arc::clone(&service);
+        begun.send_replace(true);
         async move { Ok::<_, Infallible>(respond(&service, max_request, request).await) }
     });
     let connection = http1::Builder::new()
@@ -109,9 +136,15 @@ async fn connection(
         .max_buf_size(64 << 10)
         .serve_connection(TokioIo::new(stream), respond);
     tokio::pin!(connection);
+    let drain = async {
+        stopped(&mut stop).await;
+        // Whoever has just connected has a request on its way.
+        let _ = tokio::time::timeout(FIRST, asked.wait_for(|asked| *asked)).await;
+    };
     let ended = tokio::select! {
+        biased; // what was sent before the word to stop is read before it
         ended = connection.as_mut() => Some(ended),
-        () = stopped(&mut stop) => None,
+        () = drain => None,
     };
     let ended = match ended {
         Some(ended) => ended,
@@ -125,31 +158,78 @@ async fn connection(
     }
 }
 
-async fn respond(
-    service: &Service,
-    max: usize,
-    request: Request<Incoming>,
-) -> hyper::Response<http_body_util::Full<Bytes>> {
-    let (head, body) = request.into_parts();
-    let too_large = || {
-        error(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            &format!("the request is larger than {max} bytes (serve.max_request_bytes)"),
-        )
-    };
+async fn respond(service: &Service, max: usize, request: Request<Incoming>) -> Reply {
+    let (head, mut body) = request.into_parts();
     let path = head.uri.path();
-    let bytes = if Service::takes_body(&head.method, path) {
-        if body.size_hint().lower() > max as u64 {
-            return too_large();
+    // Who asks first whether to send is told no before a byte of the body is on its way.
+    let asks = head.headers.contains_key(EXPECT);
+    let bytes = match service.body_limit(&head.method, path) {
+        None => {
+            if !asks {
+                discard(&mut body).await;
+            }
+            Bytes::new()
         }
-        match tokio::time::timeout(BODY, Limited::new(body, max).collect()).await {
-            Ok(Ok(collected)) => collected.to_bytes(),
-            Ok(Err(e)) if e.is::<LengthLimitError>() => return too_large(),
-            Ok(Err(e)) => return error(StatusCode::BAD_REQUEST, &format!("the body was cut off: {e}")),
-            Err(_) => return error(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time; send it at once"),
+        Some(needed) => {
+            let needed = usize::try_from(needed).unwrap_or(usize::MAX);
+            match read(&mut body, max.min(needed)).await {
+                Ok(bytes) => bytes,
+                Err(Unread::TooLarge) => {
+                    if !asks {
+                        discard(&mut body).await;
+                    }
+                    let why = if needed < max { "what this model's inputs take" } else { "serve.max_request_bytes" };
+                    let message = format!("the request is larger than {} bytes, {why}", max.min(needed));
+                    return service.refused(StatusCode::PAYLOAD_TOO_LARGE, &message);
+                }
+                Err(Unread::Cut(e)) => {
+                    return service.refused(StatusCode::BAD_REQUEST, &format!("the body was cut off: {e}"));
+                }
+                Err(Unread::Slow) => {
+                    let message = "the body did not arrive in time; send it at once";
+                    return service.refused(StatusCode::REQUEST_TIMEOUT, message);
+                }
+            }
         }
-    } else {
-        Bytes::new()
     };
     service.answer(&head.method, path, &head.headers, bytes).await
+}
+
+enum Unread {
+    TooLarge,
+    Cut(hyper::Error),
+    Slow,
+}
+
+async fn read(body: &mut Incoming, max: usize) -> Result<Bytes, Unread> {
+    if body.size_hint().lower() > max as u64 {
+        return Err(Unread::TooLarge);
+    }
+    let until = Instant::now() + BODY;
+    let mut all = BytesMut::new();
+    loop {
+        match timeout_at(until, body.frame()).await {
+            Err(_) => return Err(Unread::Slow),
+            Ok(None) => return Ok(all.freeze()),
+            Ok(Some(Err(error))) => return Err(Unread::Cut(error)),
+            Ok(Some(Ok(frame))) => {
+                let Ok(data) = frame.into_data() else { continue };
+                if all.len().saturating_add(data.len()) > max {
+                    return Err(Unread::TooLarge);
+                }
+                all.extend_from_slice(&data);
+            }
+        }
+    }
+}
+
+async fn discard(body: &mut Incoming) {
+    let until = Instant::now() + UNWANTED_TIME;
+    let mut left = UNWANTED;
+    while let Ok(Some(Ok(frame))) = timeout_at(until, body.frame()).await {
+        left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+        if left == 0 {
+            return;
+        }
+    }
 }

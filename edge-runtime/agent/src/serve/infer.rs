@@ -1,4 +1,4 @@
-//! One request: answered by the release that takes it, or, when it fails there, by the one behind it.
+//! One request: answered by the release that takes it, or, when it fails or has no room there, by the one behind it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,8 +25,8 @@ pub(crate) enum NoAnswer {
     Input(String),
     /// 500.
     Failed(String),
-    /// 503: the release left and nothing took its place.
-    Gone,
+    /// 503: the release left, and what took its place, if anything, cannot answer this request.
+    Gone(&'static str),
 }
 
 /// An answer and who gave it.
@@ -36,111 +36,129 @@ pub(crate) struct Answered {
     pub(crate) by: AnsweredBy,
 }
 
-/// Answers, on a task of its own: a client that hangs up takes nothing of it away. A release that hangs on live inputs
-/// would otherwise outlast every client's patience and never be blamed.
-pub(crate) async fn infer(
-    router: &Arc<Router>,
-    route: Route,
-    inputs: Vec<Bytes>,
-    driver: &mpsc::UnboundedSender<Input>,
-    metrics: &Arc<Metrics>,
-) -> Result<Answered, NoAnswer> {
-    let (router, driver, metrics) = (Arc::clone(router), driver.clone(), Arc::clone(metrics));
-    let to_its_end = tokio::spawn(async move { answered(&router, route, &inputs, &driver, &metrics).await });
-    to_its_end.await.unwrap_or(Err(NoAnswer::Gone)) // the process ends
+/// What an inference needs beside its inputs. Owned: it goes on when its client has left, so that no failure stays unseen.
+#[derive(Clone)]
+pub(crate) struct Context {
+    pub(crate) router: Arc<Router>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) driver: mpsc::UnboundedSender<Input>,
 }
 
-async fn answered(
-    router: &Router,
-    mut route: Route,
-    inputs: &[Bytes],
-    driver: &mpsc::UnboundedSender<Input>,
-    metrics: &Metrics,
-) -> Result<Answered, NoAnswer> {
-    loop {
-        let primary = Arc::clone(&route.primary);
-        let by = if route.on_trial { AnsweredBy::Candidate } else { AnsweredBy::Active };
-        let started = Instant::now();
-        match primary.infer(inputs.to_vec()).await {
-            Ok(Ok(answer)) => return Ok(counted(primary, answer, by, started, metrics)),
-            Err(Busy::QueueFull) => return Err(NoAnswer::QueueFull),
-            Err(Busy::Closed) => {
-                // Replaced between finding it and asking it: whoever serves now answers.
-                route = router.find(&primary.contract.model).ok_or(NoAnswer::Gone)?;
-                if Arc::ptr_eq(&route.primary, &primary) {
-                    return Err(NoAnswer::Gone);
+impl Context {
+    /// Answers; `by` is what the route's primary is called.
+    pub(crate) async fn infer(
+        self,
+        mut route: Route,
+        mut by: AnsweredBy,
+        inputs: Vec<Bytes>,
+    ) -> Result<Answered, NoAnswer> {
+        loop {
+            let started = Instant::now();
+            match route.primary.infer(inputs.clone(), route.stand_in().is_some()).await {
+                Ok(Ok(answer)) => return Ok(self.counted(route.primary, answer, by, started)),
+                Ok(Err(fault)) => return self.failed(route, fault, &inputs).await,
+                Err(Busy::QueueFull) => {
+                    // The release behind it is as good, and idle.
+                    (route, by) = behind(&route).ok_or(NoAnswer::QueueFull)?;
+                }
+                Err(Busy::Closed) => {
+                    // It failed or left while this request waited: whoever serves now answers.
+                    (route, by) = self.instead_of(&route.primary)?;
                 }
             }
-            Ok(Err(fault)) => return failed(route, fault, inputs, driver, metrics).await,
         }
     }
-}
 
-fn counted(loaded: Arc<Loaded>, answer: Answer, by: AnsweredBy, started: Instant, metrics: &Metrics) -> Answered {
-    let latency = started.elapsed();
-    loaded.stats.answered(latency);
-    metrics.success(&loaded.contract.model, &loaded.contract.version, latency, answer.compute);
-    Answered { answer, loaded, by }
-}
-
-async fn failed(
-    route: Route,
-    fault: Fault,
-    inputs: &[Bytes],
-    driver: &mpsc::UnboundedSender<Input>,
-    metrics: &Metrics,
-) -> Result<Answered, NoAnswer> {
-    let detected = Instant::now();
-    let primary = &route.primary;
-    let (model, version) = (primary.contract.model.clone(), primary.contract.version.clone());
-    metrics.failure(&model, &version);
-    if !fault.is_guests() {
-        return Err(NoAnswer::Input(fault.to_string()));
-    }
-    primary.stats.failed();
-    let blame = |fault: Fault, micros: Option<u64>| {
-        // A machine without memory for an instance says nothing of the release.
-        if !fault.reason().is_failure() {
-            return;
-        }
-        let _ = driver.send(Input::Failed { model: model.clone(), id: primary.id(), fault, micros });
-    };
-    let Some(backup) = route.backup.clone() else {
-        blame(fault.clone(), None);
-        return Err(NoAnswer::Failed(format!("release {version} failed: {fault}")));
-    };
-    let started = Instant::now();
-    match in_turn(&backup, inputs).await {
-        Some(Ok(answer)) => {
-            blame(fault, Some(micros(detected.elapsed())));
-            metrics.fallback_answer();
-            Ok(counted(backup, answer, AnsweredBy::Fallback, started, metrics))
-        }
-        Some(Err(other)) => {
-            backup.stats.failed();
-            metrics.failure(&backup.contract.model, &backup.contract.version);
-            // Both releases end in infinities on it: that says something of the input, nothing of the candidate.
-            if fault.reason() == FailureReason::NotFinite && other.reason() == FailureReason::NotFinite {
-                return Err(NoAnswer::Input(format!("{fault}, on this release and on the one before it")));
+    fn instead_of(&self, left: &Arc<Loaded>) -> Result<(Route, AnsweredBy), NoAnswer> {
+        let gone = NoAnswer::Gone("the model was withdrawn while the request waited");
+        match self.router.find(&left.contract.model) {
+            Some(route) if Arc::ptr_eq(&route.primary, left) => behind(&route).ok_or(gone),
+            Some(route) if !route.primary.answers_for(left) => Err(NoAnswer::Gone(
+                "the model's inputs or outputs changed while the request waited; read its metadata and ask again",
+            )),
+            Some(route) => {
+                let by = route.by();
+                Ok((route, by))
             }
+            None => Err(gone),
+        }
+    }
+
+    fn counted(&self, loaded: Arc<Loaded>, answer: Answer, by: AnsweredBy, started: Instant) -> Answered {
+        let latency = started.elapsed();
+        loaded.stats.answered(latency);
+        self.metrics.success(&loaded.contract.model, &loaded.contract.version, latency, answer.compute);
+        Answered { answer, loaded, by }
+    }
+
+    async fn failed(&self, route: Route, fault: Fault, inputs: &[Bytes]) -> Result<Answered, NoAnswer> {
+        let detected = Instant::now();
+        let primary = &route.primary;
+        let (model, version) = (&primary.contract.model, &primary.contract.version);
+        self.metrics.failure(model, version);
+        if !fault.is_guests() {
+            return Err(NoAnswer::Input(fault.to_string()));
+        }
+        primary.stats.failed();
+        let blame = |fault: Fault, micros: Option<u64>| {
+            // A machine without memory for an instance says nothing of the release.
+            if !fault.reason().is_failure() {
+                return;
+            }
+            let _ = self.driver.send(Input::Failed { model: model.clone(), id: primary.id(), fault, micros });
+        };
+        let Some(backup) = route.stand_in().cloned() else {
             blame(fault.clone(), None);
-            Err(NoAnswer::Failed(format!("release {version} failed ({fault}), and the fallback too ({other})")))
+            let why = if route.backup.is_some() { "; the release before it has other inputs or outputs" } else { "" };
+            return Err(NoAnswer::Failed(format!("release {version} failed: {fault}{why}")));
+        };
+        let started = Instant::now();
+        match self.in_turn(primary, backup, inputs).await {
+            Some((backup, Ok(answer))) => {
+                blame(fault, Some(micros(detected.elapsed())));
+                self.metrics.fallback_answer();
+                Ok(self.counted(backup, answer, AnsweredBy::Fallback, started))
+            }
+            Some((backup, Err(other))) => {
+                backup.stats.failed();
+                self.metrics.failure(&backup.contract.model, &backup.contract.version);
+                // Both releases end in infinities on it: that says something of the input, nothing of the candidate.
+                if fault.reason() == FailureReason::NotFinite && other.reason() == FailureReason::NotFinite {
+                    return Err(NoAnswer::Input(format!("{fault}, on this release and on the one before it")));
+                }
+                blame(fault.clone(), None);
+                Err(NoAnswer::Failed(format!("release {version} failed ({fault}), and the fallback too ({other})")))
+            }
+            None => {
+                blame(fault, None);
+                Err(NoAnswer::QueueFull)
+            }
         }
-        None => {
-            blame(fault, None);
-            Err(NoAnswer::QueueFull)
+    }
+
+    /// Asks a release that may be busy; this request has waited once already and is not sent away for a full queue.
+    async fn in_turn(
+        &self,
+        failed: &Arc<Loaded>,
+        mut backup: Arc<Loaded>,
+        inputs: &[Bytes],
+    ) -> Option<(Arc<Loaded>, Result<Answer, Fault>)> {
+        for _ in 0..TURNS {
+            match backup.infer(inputs.to_vec(), false).await {
+                Ok(result) => return Some((backup, result)),
+                Err(Busy::QueueFull) => tokio::time::sleep(TURN).await,
+                Err(Busy::Closed) => {
+                    let next = self.instead_of(&backup).ok().map(|(route, _)| route.primary);
+                    backup = next.filter(|next| !Arc::ptr_eq(next, failed))?;
+                }
+            }
         }
+        None
     }
 }
 
-/// Asks a release that may be busy; this request has waited once already and is not sent away for a full queue.
-async fn in_turn(loaded: &Loaded, inputs: &[Bytes]) -> Option<Result<Answer, Fault>> {
-    for _ in 0..TURNS {
-        match loaded.infer(inputs.to_vec()).await {
-            Ok(result) => return Some(result),
-            Err(Busy::QueueFull) => tokio::time::sleep(TURN).await,
-            Err(Busy::Closed) => return None,
-        }
-    }
-    None
+/// What stands behind a route's primary, alone.
+fn behind(route: &Route) -> Option<(Route, AnsweredBy)> {
+    let primary = route.stand_in().cloned()?;
+    Some((Route { primary, on_trial: false, backup: None }, AnsweredBy::Fallback))
 }

@@ -1,6 +1,7 @@
 //! The Open Inference Protocol over HTTP/1.1, with the binary tensor extension, and `/metrics`.
 
 mod answer;
+mod describe;
 mod http;
 mod infer;
 mod numbers;
@@ -25,7 +26,24 @@ pub(crate) struct Route {
     pub(crate) backup: Option<Arc<Loaded>>,
 }
 
-/// Routes by served name. A request keeps the route that it found: it ends where it started.
+impl Route {
+    /// Whoever can answer a request for `primary` instead of it: a release with other tensors cannot.
+    pub(crate) fn stand_in(&self) -> Option<&Arc<Loaded>> {
+        self.backup.as_ref().filter(|backup| backup.answers_for(&self.primary))
+    }
+
+    /// What its primary is called.
+    pub(crate) const fn by(&self) -> AnsweredBy {
+        if self.on_trial { AnsweredBy::Candidate } else { AnsweredBy::Active }
+    }
+
+    fn has(&self, loaded: &Arc<Loaded>) -> bool {
+        [Some(&self.primary), self.backup.as_ref()].into_iter().flatten().any(|own| Arc::ptr_eq(own, loaded))
+    }
+}
+
+/// Routes by served name. A request that an instance has begun ends there; one that waits for a release that leaves is
+/// answered by whoever serves then.
 #[derive(Default)]
 pub(crate) struct Router {
     routes: RwLock<BTreeMap<String, Route>>,
@@ -38,13 +56,19 @@ impl Router {
 
     pub(crate) fn set(&self, model: &str, route: Option<Route>) {
         let mut routes = self.routes.write().unwrap_or_else(PoisonError::into_inner);
-        // What leaves is dropped after the lock is given back: it may end threads.
+        let now = route.clone();
         let old = match route {
             Some(route) => routes.insert(model.to_owned(), route),
             None => routes.remove(model),
         };
+        // What leaves is dropped after the lock is given back: it may end threads.
         drop(routes);
-        drop(old);
+        let Some(old) = old else { return };
+        for loaded in [Some(old.primary), old.backup].into_iter().flatten() {
+            if !now.as_ref().is_some_and(|now| now.has(&loaded)) {
+                loaded.leave();
+            }
+        }
     }
 
     pub(crate) fn all(&self) -> Vec<(String, Route)> {
@@ -77,5 +101,5 @@ pub(crate) fn service(
     metrics: Arc<crate::metrics::Metrics>,
     driver: tokio::sync::mpsc::UnboundedSender<crate::driver::Input>,
 ) -> routes::Service {
-    routes::Service { router, metrics, driver }
+    routes::Service(infer::Context { router, metrics, driver })
 }

@@ -53,6 +53,18 @@ struct Parameters {
     binary_data: Option<bool>,
 }
 
+/// Text that one element takes at most: a float of 64 bits in full has 25 characters, the rest is white space of clients
+/// that indent.
+const MAX_ELEMENT: u64 = 64;
+/// Names, parameters and outputs.
+const MAX_HEAD: u64 = 64 << 10;
+
+/// Bytes of the longest request that a contract needs, be it in JSON or binary.
+pub(crate) fn longest(contract: &Contract) -> u64 {
+    let elements = contract.inputs.iter().map(|t| t.elements().unwrap_or(u64::MAX)).fold(0, u64::saturating_add);
+    elements.saturating_mul(MAX_ELEMENT).saturating_add(MAX_HEAD)
+}
+
 /// A request that fits its contract.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Inference {
@@ -109,6 +121,9 @@ pub(crate) fn read(body: &Bytes, header: Option<usize>, contract: &Contract) -> 
         let n = n.ok_or_else(|| {
             format!("there is no output {:?}; the model has {}", bounded(&output.name), names(&contract.outputs))
         })?;
+        if outputs.iter().any(|(other, _)| *other == n) {
+            return Err(format!("output {:?} is asked for twice", bounded(&output.name)));
+        }
         outputs.push((n, output.parameters.binary_data.unwrap_or(binary)));
     }
     if outputs.is_empty() {
@@ -227,16 +242,16 @@ mod tests {
         let mut body = head.as_bytes().to_vec();
         body.extend([7, 8, 9]);
         body.extend([1.5f32, 2.0].iter().flat_map(|f| f.to_le_bytes()));
-        let read = |body: &[u8]| super::read(&Bytes::copy_from_slice(body), Some(head.len()), &contract());
-        let good = read(&body).unwrap();
+        let whole = |body: &[u8]| read(&Bytes::copy_from_slice(body), Some(head.len()), &contract());
+        let good = whole(&body).unwrap();
         assert_eq!(good.inputs[1], [7, 8, 9][..]);
         assert_eq!(good.outputs, [(0, true), (1, true)]);
-        assert!(read(&body[..body.len() - 1]).unwrap_err().contains("the body ends after 7"));
-        assert!(read(&[&body[..], b"x"].concat()).unwrap_err().contains("1 bytes follow"));
+        assert!(whole(&body[..body.len() - 1]).unwrap_err().contains("the body ends after 7"));
+        assert!(whole(&[&body[..], b"x"].concat()).unwrap_err().contains("1 bytes follow"));
         let at = body.len() - 4;
         body[at..].copy_from_slice(&f32::NAN.to_le_bytes());
-        assert!(read(&body).unwrap_err().contains("not a finite number"));
-        assert!(super::read(&Bytes::from_static(b"{}"), Some(9), &contract()).unwrap_err().contains("whole body"));
+        assert!(whole(&body).unwrap_err().contains("not a finite number"));
+        assert!(read(&Bytes::from_static(b"{}"), Some(9), &contract()).unwrap_err().contains("whole body"));
     }
 
     #[test]
@@ -255,6 +270,10 @@ mod tests {
             (r#"{"inputs":[]}"#, "input a, b is missing"),
             (&format!(r#"{{"inputs":[{A}]}}"#), "input b is missing"),
             (&format!(r#"{{"inputs":[{A},{A},{B}]}}"#), "twice"),
+            (
+                &format!(r#"{{"inputs":[{A},{B}],"outputs":[{{"name":"y"}},{{"name":"y"}}]}}"#),
+                "output \"y\" is asked for twice",
+            ),
             (&format!(r#"{{"inputs":[{A},{B}],"outputs":[{{"name":"q"}}]}}"#), "no output \"q\"; the model has y, z"),
             (
                 r#"{"inputs":[{"name":"q","shape":[1],"datatype":"FP32","data":[1]}]}"#,

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll};
 
 use ballast_bundle::protocol::{EnrollRequest, Identity, ReleaseReport, ReleaseState, SyncRequest, SyncResponse};
 use ballast_bundle::{
@@ -15,7 +17,7 @@ use ballast_compiler::Artifacts;
 use ballast_sandbox::EngineProfile;
 use base64::Engine as _;
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, StreamBody};
+use http_body_util::{BodyExt, Full};
 use hyper::body::{Frame, Incoming};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -87,11 +89,8 @@ impl Fleet {
         let ca = params.self_signed(&key).unwrap();
         let issuer = Issuer::new(params, key);
         let roles = [Role::Root, Role::Runtime, Role::Release, Role::Assignment];
-        let keys: BTreeMap<_, _> = roles
-            .into_iter()
-            .zip(1u8..)
-            .map(|(role, n)| (role, SigningKey::generate([n; 32]).unwrap()))
-            .collect();
+        let keys: BTreeMap<_, _> =
+            roles.into_iter().zip(1u8..).map(|(role, n)| (role, SigningKey::generate([n; 32]).unwrap())).collect();
         let shared = Arc::new(Shared { issuer, ca, keys, state: Mutex::new(State::default()) });
         let root = shared.root(1);
         let envelope = sign_root(&root, &[&shared.keys[&Role::Root]]);
@@ -108,7 +107,8 @@ impl Fleet {
         let certificate = params.signed_by(&server_key, &self.shared.issuer).unwrap();
         let mut roots = rustls::RootCertStore::empty();
         roots.add(self.shared.ca.der().clone()).unwrap();
-        let verifier = rustls::server::WebPkiClientVerifier::builder(Arc::new(roots)).allow_unauthenticated().build().unwrap();
+        let verifier =
+            rustls::server::WebPkiClientVerifier::builder(Arc::new(roots)).allow_unauthenticated().build().unwrap();
         let chain = vec![certificate.der().clone(), self.shared.ca.der().clone()];
         let config = rustls::ServerConfig::builder()
             .with_client_cert_verifier(verifier)
@@ -181,7 +181,13 @@ impl Fleet {
             layers,
         };
         let statement = self.put(sign_release(&statement, &self.shared.keys[&Role::Release]));
-        ReleaseRef { version: version.to_owned(), number, repository: format!("{NAMESPACE}/digits"), manifest, statement }
+        ReleaseRef {
+            version: version.to_owned(),
+            number,
+            repository: format!("{NAMESPACE}/digits"),
+            manifest,
+            statement,
+        }
     }
 
     pub(crate) fn digits(&self, version: &str, counter: u64) -> ReleaseRef {
@@ -191,9 +197,21 @@ impl Fleet {
     /// The runner's reference, signed by the role that is given.
     pub(crate) fn runner_signed_by(&self, role: Role) -> RunnerRef {
         let (profile, code) = models::runner();
+        self.runner(profile, code, Digest::of(ballast_aot::RUNNER_WASM), 1, role)
+    }
+
+    /// A runner's reference.
+    pub(crate) fn runner(
+        &self,
+        profile: &EngineProfile,
+        code: &[u8],
+        wasm: Digest,
+        counter: u64,
+        role: Role,
+    ) -> RunnerRef {
         let module = self.put(code.to_vec());
         let statement = RunnerStatement {
-            number: ReleaseNumber { epoch: 1, counter: Counter(1) },
+            number: ReleaseNumber { epoch: 1, counter: Counter(counter) },
             target: models::TARGET.parse().unwrap(),
             triple: profile.triple.clone(),
             cpu_features: profile.cpu_features.clone(),
@@ -201,7 +219,7 @@ impl Fleet {
             engine: EngineProfile::engine_version().to_owned(),
             abi: 1 << 16,
             plan_majors: vec![1],
-            wasm: Digest::of(ballast_aot::RUNNER_WASM),
+            wasm,
             module: module.clone(),
         };
         let statement = self.put(sign_runner(&statement, &self.shared.keys[&role]));
@@ -413,10 +431,29 @@ fn blob_answer(shared: &Shared, digest: Digest, range: Option<String>) -> Respon
     let rest = bytes.split_off(from);
     let cut = state.cut_after.filter(|cut| rest.len() > *cut);
     let Some(cut) = cut else { return full(status, rest) };
-    let frames = vec![
-        Ok(Frame::data(Bytes::copy_from_slice(&rest[..cut]))),
-        Err(std::io::Error::new(std::io::ErrorKind::ConnectionReset, "the cable was pulled")),
-    ];
-    let body = StreamBody::new(futures_util::stream::iter(frames)).boxed();
+    let body = Cut { sent: Some(Bytes::copy_from_slice(&rest[..cut])), flushed: false }.boxed();
     Response::builder().status(status).header("content-length", rest.len()).body(body).unwrap()
+}
+
+/// A body that promises more than it sends.
+struct Cut {
+    sent: Option<Bytes>,
+    flushed: bool,
+}
+
+impl hyper::body::Body for Cut {
+    type Data = Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<std::io::Result<Frame<Bytes>>>> {
+        if let Some(bytes) = self.sent.take() {
+            return Poll::Ready(Some(Ok(Frame::data(bytes))));
+        }
+        if !std::mem::replace(&mut self.flushed, true) {
+            // The bytes are on their way before the cable is pulled.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(Some(Err(std::io::Error::new(std::io::ErrorKind::ConnectionReset, "the cable was pulled"))))
+    }
 }

@@ -2,7 +2,6 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -58,7 +57,8 @@ impl Gateway {
 
     pub(crate) fn start(&mut self, more: &[&str]) {
         let log = std::fs::File::create(self.dir.path().join("log")).unwrap();
-        let mut arguments = vec!["run", "--state", self.state(), "--http", "127.0.0.1:0", "--set", "fetch.retry_seconds=0"];
+        let mut arguments =
+            vec!["run", "--state", self.state(), "--http", "127.0.0.1:0", "--set", "fetch.retry_seconds=0"];
         arguments.extend(more);
         let child = command(&arguments).stderr(Stdio::from(log)).spawn().unwrap();
         self.child = Some(child);
@@ -111,6 +111,12 @@ impl Gateway {
 
     pub(crate) fn image(&self, image: &[u8]) -> Reply {
         infer(&self.address(), image).unwrap()
+    }
+
+    pub(crate) fn metrics(&self) -> String {
+        let reply = self.call("GET", "/metrics", &[], b"");
+        assert_eq!(reply.status, 200, "{reply:?}");
+        String::from_utf8(reply.body).unwrap()
     }
 
     /// Whether this version answers now.
@@ -187,7 +193,8 @@ pub(crate) fn call(
 ) -> std::io::Result<Reply> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(60)))?;
-    let mut head = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n", body.len());
+    let mut head =
+        format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n", body.len());
     for (name, value) in headers {
         head.push_str(&format!("{name}: {value}\r\n"));
     }
@@ -204,8 +211,4 @@ pub(crate) fn call(
     let reply = Reply { status, head, body };
     let length: usize = reply.header("content-length").and_then(|l| l.parse().ok()).ok_or_else(cut)?;
     if reply.body.len() != length { Err(cut()) } else { Ok(reply) }
-}
-
-pub(crate) fn exists(path: &Path) -> bool {
-    path.exists()
 }

@@ -1,10 +1,13 @@
 //! The real binary against a fleet's server made for tests: real TLS, real signatures, real sandbox, real models.
 
 mod bad_input;
+mod failures;
 mod fleet;
 mod gateway;
 mod lifecycle;
 mod models;
 mod network;
+mod operations;
 mod requests;
+mod script;
 mod tree;
