@@ -76,6 +76,11 @@ fn deployment(state: &State, micros: &[(ReleaseId, u64)]) -> Value {
     })
 }
 
+/// What stands at a JSON pointer; null where there is nothing.
+fn at<'a>(value: &'a Value, pointer: &str) -> &'a Value {
+    value.pointer(pointer).unwrap_or(&Value::Null)
+}
+
 /// For people.
 pub(crate) fn table(status: &Value) -> String {
     let text = |v: &Value| match v {
@@ -88,11 +93,11 @@ pub(crate) fn table(status: &Value) -> String {
     if status["gateway"].is_null() {
         line("gateway", &json!("not enrolled; run ballast-edge enroll"));
     } else {
-        line("gateway", &status["gateway"]["id"]);
+        line("gateway", at(status, "/gateway/id"));
     }
     line("serving", &status["http"]);
-    line("target", &status["pointer"]["target"]);
-    line("engine", &status["runner"]["engine"]);
+    line("target", at(status, "/pointer/target"));
+    line("engine", at(status, "/runner/engine"));
     let empty = Vec::new();
     let deployments = status["deployments"].as_array().unwrap_or(&empty);
     out.push_str(&format!(
@@ -114,8 +119,8 @@ pub(crate) fn table(status: &Value) -> String {
         out.push_str(&format!(
             "{:<20} {:<12} {:<12} {candidate:<12} {rejected}\n",
             text(&d["model"]),
-            text(&d["active"]["version"]),
-            text(&d["fallback"]["version"]),
+            text(at(d, "/active/version")),
+            text(at(d, "/fallback/version")),
         ));
     }
     out
