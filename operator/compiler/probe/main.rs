@@ -1,12 +1,12 @@
-//! A worker program for tests: its compiler does what the model's name says, most of it hostile.
+//! A worker program for tests: its compiler and its prover do what the model's name says, most of it hostile.
 #![allow(unsafe_code)]
 
 use std::fs::File;
 use std::io::Write;
 use std::process::{Command, ExitCode};
 
-use ballast_bundle::{Contract, DataType, Limits, TensorSpec};
-use ballast_compiler::{Artifacts, CompileOutcome, CompileRequest, Verdict, VerdictReason};
+use ballast_bundle::{Contract, DataType, GoldenMatch, Limits, TensorSpec};
+use ballast_compiler::{Artifacts, CompileOutcome, CompileRequest, ProveRequest, Proved, Verdict, VerdictReason};
 use ballast_plan::build::{PlanBuilder, TensorDef};
 use ballast_plan::step::{BiasOf, Epilogue, Gemm, Layout, Matrix};
 use ballast_plan::{At, DType};
@@ -14,14 +14,50 @@ use ballast_plan::{At, DType};
 fn main() -> ExitCode {
     match std::env::args().nth(1).as_deref() {
         Some(ballast_compiler::COMPILE_WORKER) => ballast_compiler::serve_compile(work),
-        Some(ballast_compiler::PROVE_WORKER) => ballast_compiler::prove_worker_main(&[]),
+        Some(ballast_compiler::PROVE_WORKER) => ballast_compiler::serve_prove(prove),
         _ => ExitCode::from(2),
     }
 }
 
 fn work(request: &CompileRequest) -> CompileOutcome {
     match request.model_name.as_str() {
-        "overflow" => refused(deep(request.model.len() as u64).to_string()),
+        "digits" => ballast_compiler::compile(request),
+        "look" => refused(look(&request.version, &request.variant)),
+        "noise" => {
+            println!("this is not a reply");
+            refused("said".into())
+        }
+        name => {
+            misbehave(name);
+            CompileOutcome::Built(Box::new(artifacts(request)))
+        }
+    }
+}
+
+/// As [`work`]; the prover sees a contract, and in it the name.
+fn prove(request: &ProveRequest) -> Proved {
+    let contract: Contract = serde_json::from_slice(&request.contract).unwrap();
+    match contract.model.strip_prefix("prove ") {
+        Some("look") => Proved::Failed { message: look(&contract.version, &contract.variant) },
+        Some("noise") => {
+            println!("this is not a reply");
+            ballast_compiler::prove(request)
+        }
+        Some("long reply") => Proved::Failed { message: "x".repeat(1 << 20) },
+        Some(name) => {
+            misbehave(name);
+            Proved::Failed { message: "it did not misbehave".into() }
+        }
+        None => ballast_compiler::prove(request),
+    }
+}
+
+/// Returns from what it does not know.
+fn misbehave(name: &str) {
+    match name {
+        "overflow" => {
+            std::hint::black_box(deep(1));
+        }
         "spin" => loop {
             std::hint::spin_loop();
         },
@@ -37,18 +73,12 @@ fn work(request: &CompileRequest) -> CompileOutcome {
         }
         "panic" => panic!("on purpose"),
         "exit" => std::process::exit(0),
-        "noise" => {
-            println!("this is not a reply");
-            refused("said".into())
-        }
         "flood" => loop {
             if std::io::stdout().write_all(&[b' '; 1 << 16]).is_err() {
                 std::process::exit(0);
             }
         },
-        "digits" => ballast_compiler::compile(request),
-        "look" => refused(look(&request.version, &request.variant)),
-        _ => CompileOutcome::Built(Box::new(artifacts(request))),
+        _ => {}
     }
 }
 
@@ -170,11 +200,28 @@ fn artifacts(request: &CompileRequest) -> Artifacts {
         "wrong numbers" => expected[3] = 31.0,
         _ => {}
     }
-    let shape = vec![2, 1, 2];
-    let golden = ballast_bundle::golden::write(&[
-        ("inputs/x".into(), DataType::Fp32, shape.clone(), &bytes(&[1.0, 1.0, -2.0, 10.0])),
-        ("outputs/y".into(), DataType::Fp32, shape, &bytes(&expected)),
-    ]);
+    let mut inputs = [1.0, 1.0, -2.0, 10.0];
+    let mut labels = [1i64, 1];
+    let mut vectors = 2;
+    match request.model_name.as_str() {
+        // Each is sound in itself: the plan does reproduce it.
+        "golden: other inputs" => (inputs[0], expected[0]) = (2.0, 4.0),
+        "golden: fewer vectors" => vectors = 1,
+        "golden: other labels" => labels[1] = 0,
+        _ => {}
+    }
+    let shape = vec![vectors as u64, 1, 2];
+    let stacked = [bytes(&inputs[..2 * vectors]), bytes(&expected[..2 * vectors])];
+    let labels: Vec<u8> = labels[..vectors].iter().flat_map(|l| l.to_le_bytes()).collect();
+    let mut tensors = vec![
+        ("inputs/x".into(), DataType::Fp32, shape.clone(), &stacked[0][..]),
+        ("outputs/y".into(), DataType::Fp32, shape, &stacked[1][..]),
+    ];
+    if request.verification.golden_match == GoldenMatch::ArgMax {
+        tensors.push(("labels/y".into(), DataType::Int64, vec![vectors as u64], &labels[..]));
+    }
+    let golden = ballast_bundle::golden::write(&tensors);
+    contract.verification.user_golden = request.golden.is_some();
     let contract = serde_json::to_vec(&contract).unwrap();
     Artifacts { weights, plan, contract, golden, verdict: verdict(fits, VerdictReason::Fits, String::new()) }
 }

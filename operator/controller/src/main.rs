@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use ballast_compiler::{CompileOutcome, CompileRequest, WorkerLimits};
+use ballast_compiler::{CompileOutcome, CompileRequest, Isolation, WorkerError, WorkerLimits};
 use ballast_controller::args::{Args, Command, RunArgs};
 use ballast_controller::compilation::Compiler;
 use ballast_controller::run;
@@ -18,8 +18,12 @@ struct Workers {
 }
 
 impl Compiler for Workers {
-    fn compile(&self, request: &CompileRequest) -> Result<CompileOutcome, String> {
-        ballast_compiler::run_in_worker(&self.exe, request, &self.limits).map_err(|e| e.to_string())
+    fn compile(&self, request: &CompileRequest) -> Result<CompileOutcome, WorkerError> {
+        ballast_compiler::run_in_worker(&self.exe, request, &self.limits)
+    }
+
+    fn isolation(&self) -> Option<Result<Isolation, WorkerError>> {
+        Some(ballast_compiler::check_worker(&self.exe))
     }
 }
 

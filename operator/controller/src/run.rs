@@ -75,6 +75,12 @@ pub async fn serve(args: RunArgs, compiler: Arc<dyn Compiler>, end: impl Future<
     let extra = args.source_ca.as_ref().map(std::fs::read).transpose().context("--source-ca cannot be read")?;
     let root = directory.canonicalize().unwrap_or(directory);
     let fetcher = Fetcher::new(&root, args.allow_private_sources, extra.as_deref()).context("the https client")?;
+    let asked = Arc::clone(&compiler);
+    match tokio::task::spawn_blocking(move || asked.isolation()).await? {
+        Some(Ok(isolation)) => tracing::info!(%isolation, "models are compiled in child processes"),
+        Some(Err(error)) => tracing::error!(%error, "no model can be compiled: a worker does not start"),
+        None => {}
+    }
     let workers = Workers::new(Arc::clone(&state), compiler, usize::from(args.workers));
     let runners = Arc::new(Runners::new(Arc::clone(&state), Arc::clone(&registry), Arc::clone(&keys.runtime), epoch));
     let tokens =

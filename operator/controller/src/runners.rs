@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ballast_aot::{RUNNER_WASM, precompile};
+use ballast_aot::{precompile, runner_for};
 use ballast_bundle::manifest::{MANIFEST_TYPE, runner_manifest, statement_manifest};
 use ballast_bundle::{
     Blob, Counter, Digest, NamespaceUid, RUNNER_PREDICATE, ReleaseNumber, RunnerRef, RunnerStatement, SigningKey,
@@ -82,7 +82,7 @@ impl Runners {
         let repository = Repository::runners(namespace, &target.name);
         let known: Option<Record> = state::read_json(&path)?;
         let fits = |r: &Record| {
-            r.wasm == Digest::of(RUNNER_WASM)
+            r.wasm == Digest::of(runner_for(&profile))
                 && r.profile == profile.hash()
                 && r.engine == EngineProfile::engine_version()
                 && r.number.epoch == self.epoch
@@ -115,7 +115,7 @@ impl Runners {
         now: UnixMillis,
     ) -> Result<Record, RunnerError> {
         let started = std::time::Instant::now();
-        let native = precompile(RUNNER_WASM, profile)
+        let native = precompile(runner_for(profile), profile)
             .map_err(|e| RunnerError::Compile { target: target.name.clone(), message: e.to_string() })?;
         let module = self.registry.put_blob(repository, &native)?;
         let statement = RunnerStatement {
@@ -127,7 +127,7 @@ impl Runners {
             engine: EngineProfile::engine_version().to_owned(),
             abi: crate::RUNNER_ABI,
             plan_majors: vec![ballast_plan::MAJOR],
-            wasm: Digest::of(RUNNER_WASM),
+            wasm: Digest::of(runner_for(profile)),
             module: module.clone(),
         };
         let signed = self.registry.put_blob(repository, &sign_runner(&statement, &self.key))?;
@@ -146,5 +146,36 @@ impl Runners {
             module,
             statement: signed,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ballast_aot::{RUNNER_WASM, RUNNER_WASM_MULADD};
+
+    use super::*;
+    use crate::targets::Targets;
+
+    /// Of the runner that is made for a built-in target, the digest of its Wasm.
+    fn wasm_of(target: &str) -> Digest {
+        let directory = tempfile::tempdir().unwrap();
+        let now = UnixMillis(1_700_000_000_000);
+        let state = Arc::new(StateDir::open(directory.path(), now).unwrap());
+        let registry = Arc::new(Registry::open(&directory.path().join("registry")).unwrap());
+        let key = Arc::new(SigningKey::generate([7; 32]).unwrap());
+        let runners = Runners::new(Arc::clone(&state), registry, key, 1);
+        let name: TargetName = target.parse().unwrap();
+        let targets = Targets::new(&[]);
+        let namespace: NamespaceUid = "a".parse().unwrap();
+        runners.prepare(&namespace, targets.get(&name).unwrap(), now).unwrap();
+        assert!(runners.get(&namespace, &name).is_some());
+        let record: Record = state::read_json(&state.path(format!("runners/{target}.json"))).unwrap().unwrap();
+        record.wasm
+    }
+
+    #[test]
+    fn the_interpreter_gets_the_flavour_without_fused_multiply_add() {
+        assert_eq!(wasm_of("x86-64"), Digest::of(RUNNER_WASM));
+        assert_eq!(wasm_of("pulley64"), Digest::of(RUNNER_WASM_MULADD));
     }
 }

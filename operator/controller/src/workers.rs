@@ -89,7 +89,9 @@ impl Workers {
                 self.crashes.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
                 Ok(stored?)
             }
-            Err(message) => {
+            Err(error) if !error.is_inputs_fault() => Err(BuildError::Failed(error.to_string())),
+            Err(error) => {
+                let message = error.to_string();
                 let mut crashes = self.crashes.lock().unwrap_or_else(PoisonError::into_inner);
                 let entry = crashes.entry(key).or_insert((0, String::new()));
                 *entry = (entry.0 + 1, message.clone());
@@ -147,4 +149,80 @@ fn store(directory: &std::path::Path, outcome: &CompileOutcome) -> Result<(), St
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, BuildError> {
     tokio::task::spawn_blocking(work).await.map_err(|e| BuildError::Failed(e.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use ballast_bundle::{GoldenMatch, Tolerance, UnixMillis, Verification};
+    use ballast_compiler::{RuntimeLimits, TargetSpec, WorkerError};
+
+    use super::*;
+
+    /// Fails as it is told, and counts.
+    struct Failing(fn() -> WorkerError, AtomicU32);
+
+    impl Compiler for Failing {
+        fn compile(&self, _request: &CompileRequest) -> Result<CompileOutcome, WorkerError> {
+            self.1.fetch_add(1, Ordering::Relaxed);
+            Err(self.0())
+        }
+    }
+
+    fn request() -> CompileRequest {
+        CompileRequest {
+            model: vec![1, 2, 3],
+            model_name: "m".into(),
+            version: "1.0.0".into(),
+            variant: "fp32".into(),
+            target: TargetSpec {
+                name: "x86-64".parse().unwrap(),
+                triple: "x86_64-unknown-linux-musl".into(),
+                cpu_features: vec![],
+                memory_bytes: 1 << 30,
+                deny: vec![],
+                gflops: 0.0,
+                memory_bandwidth: 0.0,
+            },
+            inputs: vec![],
+            runtime: RuntimeLimits { memory_limit: 1 << 20, deadline_millis: None, instances: 1, max_queue: 1 },
+            verification: Verification {
+                golden_match: GoldenMatch::Values,
+                min_matching_per_mille: 1000,
+                tolerance: Tolerance { absolute: 1e-4, relative: 1e-3 },
+                finite_outputs: true,
+                max_latency_p99_millis: None,
+                user_golden: false,
+            },
+            golden: None,
+        }
+    }
+
+    /// How often one input was tried in four attempts, and what the last one said.
+    async fn four_attempts(error: fn() -> WorkerError) -> (u32, BuildError) {
+        let directory = tempfile::tempdir().unwrap();
+        let state = Arc::new(StateDir::open(directory.path(), UnixMillis(1_700_000_000_000)).unwrap());
+        let compiler = Arc::new(Failing(error, AtomicU32::new(0)));
+        let workers = Workers::new(state, Arc::<Failing>::clone(&compiler), 1);
+        for _ in 0..3 {
+            workers.compile(request()).await.unwrap_err();
+        }
+        let last = workers.compile(request()).await.unwrap_err();
+        (compiler.1.load(Ordering::Relaxed), last)
+    }
+
+    #[tokio::test]
+    async fn a_model_that_ends_its_worker_twice_is_not_tried_again() {
+        let (tries, error) = four_attempts(|| WorkerError::Memory { limit: 1 }).await;
+        assert_eq!(tries, CRASHES);
+        assert!(matches!(error, BuildError::Crashed(_)), "{error}");
+    }
+
+    #[tokio::test]
+    async fn what_the_machine_does_wrong_is_no_models_fault() {
+        let (tries, error) = four_attempts(|| WorkerError::Isolation("no seccomp".into())).await;
+        assert_eq!(tries, 4);
+        assert!(matches!(&error, BuildError::Failed(why) if why.contains("no seccomp")), "{error}");
+    }
 }

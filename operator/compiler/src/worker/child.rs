@@ -5,6 +5,7 @@ use std::io::{BufRead, Read, Write};
 use std::process::ExitCode;
 
 use super::{Reply, Task, WorkerLimits, isolation};
+use crate::prove::{ProveRequest, Proved};
 use crate::{CompileOutcome, CompileRequest};
 
 /// The longest first line.
@@ -28,8 +29,13 @@ pub fn serve_compile(work: impl FnOnce(&CompileRequest) -> CompileOutcome + Send
 
 /// `prove-worker`. As [`compile_worker_main`].
 pub fn prove_worker_main(_arguments: &[OsString]) -> ExitCode {
+    serve_prove(crate::prove)
+}
+
+/// As [`prove_worker_main`], with other work; see [`serve_compile`].
+pub fn serve_prove(work: impl FnOnce(&ProveRequest) -> Proved + Send) -> ExitCode {
     serve(|task| match task {
-        Task::Prove(request) => Reply::Proved { proved: crate::prove::prove(&request) },
+        Task::Prove(request) => Reply::Proved { proved: work(&request) },
         Task::Ping | Task::Compile(_) => Reply::Refused { message: "this worker proves".to_owned() },
     })
 }

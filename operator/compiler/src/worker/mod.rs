@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use child::{compile_worker_main, prove_worker_main, serve_compile};
+pub use child::{compile_worker_main, prove_worker_main, serve_compile, serve_prove};
 pub use isolation::Isolation;
 pub use parent::{check_worker, prove_in_worker, run_in_worker};
 
@@ -36,7 +36,7 @@ pub struct WorkerLimits {
     pub cpu_seconds: u64,
     /// From start to the last byte of the reply, seconds.
     pub wall_seconds: u64,
-    /// Largest reply, bytes of JSON.
+    /// Largest reply, bytes of JSON. What a request can make of it is bounded more tightly, see [`run_in_worker`].
     pub reply_bytes: u64,
 }
 
@@ -52,8 +52,8 @@ impl WorkerLimits {
     }
 }
 
-/// A worker gave no usable reply. All but [`Start`](Self::Start) and [`Isolation`](Self::Isolation) are about the input:
-/// the second time on one input it is the input (`CompilerCrashed`).
+/// A worker gave no usable reply. Those that may be [the input's fault](Self::is_inputs_fault) are so the second time on one
+/// input (`CompilerCrashed`); the others say nothing of it, and are tried again.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkerError {
     /// The process could not be started.
@@ -75,6 +75,9 @@ pub enum WorkerError {
         /// Bounded, printable.
         stderr: String,
     },
+    /// The parent could not hear it or see it end.
+    #[error("the worker could not be listened to: {0}")]
+    Pipe(#[source] std::io::Error),
     /// It hit its memory limit.
     #[error("the worker needed more than its {limit} bytes of memory")]
     Memory {
@@ -93,6 +96,17 @@ pub enum WorkerError {
     /// No runner for this host, or the proof could not be set up.
     #[error("the plan cannot be proved on this host: {0}")]
     Prove(String),
+}
+
+impl WorkerError {
+    /// Whether the input may have caused it. What the machine, its kernel or this program's installation caused is no model's
+    /// fault, however often it happens.
+    pub const fn is_inputs_fault(&self) -> bool {
+        match self {
+            Self::Crashed { .. } | Self::Memory { .. } | Self::Timeout { .. } | Self::Reply(_) => true,
+            Self::Start { .. } | Self::Isolation(_) | Self::Pipe(_) | Self::Prove(_) => false,
+        }
+    }
 }
 
 /// What a worker is asked.

@@ -16,6 +16,23 @@ use crate::{Artifacts, CompileOutcome, CompileRequest, Verdict, VerdictReason};
 /// What is kept of a worker's standard error.
 const MAX_STDERR_BYTES: u64 = 4096;
 
+/// A reply that says little: how a worker is isolated, or what came of a proof.
+const SHORT_REPLY_BYTES: u64 = 64 << 10;
+/// What a sound reply may have besides weights: golden vectors, a plan of many steps, contract and messages.
+const REPLY_BESIDE_WEIGHTS: u64 = 64 << 20;
+/// How many times its size a model's weights may grow: eight by unpacking 4-bit numbers, and as much again by the padding of
+/// the layouts of small matrices.
+const WEIGHTS_GROWTH: u64 = 64;
+
+/// The longest reply that an honest worker gives. It is kept in the memory of the parent, which must not depend on what a
+/// hostile one writes.
+fn reply_bound(request: &CompileRequest) -> u64 {
+    let memory = request.runtime.memory_limit.min(request.target.memory_bytes);
+    let weights = (request.model.len() as u64).saturating_mul(WEIGHTS_GROWTH).min(memory);
+    // Base64 makes four bytes of three.
+    weights.saturating_add(REPLY_BESIDE_WEIGHTS) / 3 * 4
+}
+
 /// Compiles in one child and proves the plan in a second one. `exe` is a program whose `compile-worker` and `prove-worker`
 /// are [`compile_worker_main`](super::compile_worker_main) and [`prove_worker_main`](super::prove_worker_main). Blocks for
 /// as long as `limits` allow.
@@ -24,7 +41,7 @@ pub fn run_in_worker(
     request: &CompileRequest,
     limits: &WorkerLimits,
 ) -> Result<CompileOutcome, WorkerError> {
-    let reply = run(exe, COMPILE_WORKER, &Task::Compile(Box::new(request.clone())), limits)?;
+    let reply = run(exe, COMPILE_WORKER, &Task::Compile(Box::new(request.clone())), limits, reply_bound(request))?;
     let Reply::Compiled { outcome } = reply else { return Err(unexpected(&reply)) };
     let artifacts = match *outcome {
         CompileOutcome::Built(artifacts) => artifacts,
@@ -56,7 +73,7 @@ pub fn prove_in_worker(exe: &Path, artifacts: &Artifacts, limits: &WorkerLimits)
         contract: artifacts.contract.clone(),
         golden: artifacts.golden.clone(),
     };
-    match run(exe, PROVE_WORKER, &Task::Prove(Box::new(request)), limits)? {
+    match run(exe, PROVE_WORKER, &Task::Prove(Box::new(request)), limits, SHORT_REPLY_BYTES)? {
         Reply::Proved { proved } => Ok(proved),
         other => Err(unexpected(&other)),
     }
@@ -64,7 +81,7 @@ pub fn prove_in_worker(exe: &Path, artifacts: &Artifacts, limits: &WorkerLimits)
 
 /// Starts a worker only to learn how it is isolated: what an operator says when it starts.
 pub fn check_worker(exe: &Path) -> Result<Isolation, WorkerError> {
-    match run(exe, COMPILE_WORKER, &Task::Ping, &WorkerLimits::default())? {
+    match run(exe, COMPILE_WORKER, &Task::Ping, &WorkerLimits::default(), SHORT_REPLY_BYTES)? {
         Reply::Pong { isolation } => Ok(isolation),
         other => Err(unexpected(&other)),
     }
@@ -103,7 +120,13 @@ impl Drop for Running {
     }
 }
 
-fn run(exe: &Path, subcommand: &str, task: &Task, limits: &WorkerLimits) -> Result<Reply, WorkerError> {
+fn run(
+    exe: &Path,
+    subcommand: &str,
+    task: &Task,
+    limits: &WorkerLimits,
+    reply_bound: u64,
+) -> Result<Reply, WorkerError> {
     let start_error = |source| WorkerError::Start { exe: exe.display().to_string(), source };
     let end = Instant::now() + limits.wall();
     let child = Command::new(exe)
@@ -135,7 +158,7 @@ fn run(exe: &Path, subcommand: &str, task: &Task, limits: &WorkerLimits) -> Resu
                 });
         });
         let words = scope.spawn(move || read_bounded(stderr, MAX_STDERR_BYTES));
-        let bound = limits.reply_bytes;
+        let bound = limits.reply_bytes.min(reply_bound);
         scope.spawn(move || {
             let mut reply = Vec::new();
             let read = stdout.take(bound.saturating_add(1)).read_to_end(&mut reply);
@@ -149,7 +172,7 @@ fn run(exe: &Path, subcommand: &str, task: &Task, limits: &WorkerLimits) -> Resu
         drop(child);
         let words = words.join().unwrap_or_default();
         let (reply, status) = result?;
-        let reply = reply.map_err(|e| WorkerError::Reply(e.to_string()))?;
+        let reply = reply.map_err(WorkerError::Pipe)?;
         if reply.len() as u64 > bound {
             return Err(WorkerError::Reply(format!("it is longer than {bound} bytes")));
         }
@@ -167,7 +190,7 @@ fn wait(child: &mut Child, end: Instant, limits: &WorkerLimits) -> Result<ExitSt
             Ok(Some(status)) => return Ok(status),
             Ok(None) if Instant::now() >= end => return Err(WorkerError::Timeout { seconds: limits.wall_seconds }),
             Ok(None) => std::thread::sleep(Duration::from_millis(2)),
-            Err(e) => return Err(WorkerError::Reply(e.to_string())),
+            Err(e) => return Err(WorkerError::Pipe(e)),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What a compile worker returns is as hostile as the model that it read. Nothing is signed that does not hold here.
 
-use ballast_bundle::{Contract, Golden};
+use ballast_bundle::{Contract, Golden, Tally, TensorSpec};
 use ballast_plan::Plan;
 
 use crate::{Artifacts, CompileRequest, VerdictReason};
@@ -44,7 +44,10 @@ pub(super) fn artifacts(request: &CompileRequest, artifacts: &Artifacts) -> Resu
     if !verified {
         return Err("the contract's verification is not the one that was asked for".to_owned());
     }
-    Golden::of_bundle(&artifacts.golden, &contract).map_err(|e| e.to_string())?;
+    let shipped = Golden::of_bundle(&artifacts.golden, &contract).map_err(|e| e.to_string())?;
+    if let Some(asked) = &request.golden {
+        users_golden(asked, &shipped, &contract)?;
+    }
     let plan = Plan::parse(&artifacts.plan).map_err(|e| e.to_string())?;
     if u64::from(plan.weights_bytes()) != artifacts.weights.len() as u64 {
         return Err(format!(
@@ -54,4 +57,27 @@ pub(super) fn artifacts(request: &CompileRequest, artifacts: &Artifacts) -> Resu
         ));
     }
     Ok(())
+}
+
+/// Whether what a bundle ships is the user's acceptance test, passed: every vector with its inputs and labels, and expected
+/// outputs that meet what the user asks of them. The plan is then proved against those very outputs.
+fn users_golden(asked: &[u8], shipped: &Golden, contract: &Contract) -> Result<(), String> {
+    let asked = Golden::parse(asked, &contract.inputs, &contract.outputs)
+        .map_err(|e| format!("it took golden vectors that cannot be used: {e}"))?;
+    if asked.len() != shipped.len() {
+        return Err(format!("the user gave {} golden vectors, and it ships {}", asked.len(), shipped.len()));
+    }
+    let mut tally = Tally::default();
+    for vector in 0..asked.len() {
+        if contract.inputs.iter().any(|t| asked.input(vector, &t.name) != shipped.input(vector, &t.name)) {
+            return Err(format!("golden vector {vector} does not have the user's inputs"));
+        }
+        if contract.outputs.iter().any(|t| asked.label(vector, &t.name) != shipped.label(vector, &t.name)) {
+            return Err(format!("golden vector {vector} does not have the user's labels"));
+        }
+        let outputs: Vec<(&TensorSpec, &[u8])> =
+            contract.outputs.iter().filter_map(|t| Some((t, shipped.output(vector, &t.name)?))).collect();
+        tally.add(asked.check(vector, &outputs, contract));
+    }
+    tally.judge(contract).map_err(|e| format!("its golden vectors do not pass the user's: {e}"))
 }

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::net::TcpListener;
 use std::path::Path;
 
-use ballast_bundle::{GoldenMatch, Tolerance, Verification};
+use ballast_bundle::{DataType, GoldenMatch, Tolerance, Verification};
 use ballast_compiler::{
     CompileOutcome, CompileRequest, RuntimeLimits, TargetSpec, VerdictReason, WorkerError, WorkerLimits, check_worker,
     run_in_worker,
@@ -109,6 +109,89 @@ fn artifacts_that_are_not_what_was_asked_for_are_not_believed() {
     }
 }
 
+/// `y = [2·x₀, 3·x₁]`, as the probe's plan has it, on the probe's own inputs.
+fn golden(outputs: [f32; 4], labels: Option<[i64; 2]>) -> Vec<u8> {
+    let bytes = |values: &[f32]| -> Vec<u8> { values.iter().flat_map(|v| v.to_le_bytes()).collect() };
+    let (inputs, outputs) = (bytes(&[1.0, 1.0, -2.0, 10.0]), bytes(&outputs));
+    let labels: Option<Vec<u8>> = labels.map(|l| l.iter().flat_map(|l| l.to_le_bytes()).collect());
+    let mut tensors = vec![("inputs/x".into(), DataType::Fp32, vec![2, 1, 2], &inputs[..])];
+    match &labels {
+        Some(labels) => tensors.push(("labels/y".into(), DataType::Int64, vec![2], labels)),
+        None => tensors.push(("outputs/y".into(), DataType::Fp32, vec![2, 1, 2], &outputs)),
+    }
+    ballast_bundle::golden::write(&tensors)
+}
+
+/// Every lie here passes the proof: what the worker ships is reproduced by the plan, but it is not the user's test.
+#[test]
+fn the_users_acceptance_test_is_what_is_shipped_and_passed() {
+    const RIGHT: [f32; 4] = [2.0, 3.0, -4.0, 30.0];
+    let ask = |name: &str, golden: Vec<u8>, by_label: bool| {
+        let mut request = request(name);
+        request.golden = Some(golden);
+        if by_label {
+            request.verification.golden_match = GoldenMatch::ArgMax;
+        }
+        run_in_worker(probe(), &request, &limits())
+    };
+    for by_label in [false, true] {
+        let labels = by_label.then_some([1, 1]);
+        let honest = ask("sound", golden(RIGHT, labels), by_label).unwrap();
+        assert!(matches!(honest, CompileOutcome::Built(_)), "{honest:?}");
+        for (name, why) in
+            [("golden: other inputs", "does not have the user's inputs"), ("golden: fewer vectors", "the user gave 2")]
+        {
+            let error = ask(name, golden(RIGHT, labels), by_label).unwrap_err();
+            assert!(matches!(&error, WorkerError::Reply(text) if text.contains(why)), "{name}: {error}");
+        }
+    }
+    let error = ask("golden: other labels", golden(RIGHT, Some([1, 1])), true).unwrap_err();
+    assert!(error.to_string().contains("does not have the user's labels"), "{error}");
+    // The labels are shipped as they are, and the model does not meet them.
+    let error = ask("sound", golden(RIGHT, Some([0, 1])), true).unwrap_err();
+    assert!(error.to_string().contains("does not have the user's labels"), "{error}");
+    // Values that the plan does not give: the user's golden vectors refuse what the worker let through.
+    let error = ask("sound", golden([2.0, 3.0, -4.0, 40.0], None), false).unwrap_err();
+    assert!(matches!(&error, WorkerError::Reply(text) if text.contains("do not pass the user's")), "{error}");
+}
+
+#[test]
+fn a_prover_that_is_taken_over_costs_one_error_too() {
+    for (name, words) in [("prove overflow", "overflow"), ("prove panic", "on purpose")] {
+        let error = ask(name).unwrap_err();
+        assert!(matches!(&error, WorkerError::Crashed { stderr, .. } if stderr.contains(words)), "{name}: {error}");
+        assert!(error.is_inputs_fault());
+    }
+    let error = ask("prove memory").unwrap_err();
+    assert!(matches!(error, WorkerError::Memory { .. }), "{error}");
+    for name in ["prove exit", "prove flood", "prove noise", "prove long reply"] {
+        let error = ask(name).unwrap_err();
+        assert!(matches!(error, WorkerError::Reply(_)), "{name}: {error}");
+    }
+    let spin = WorkerLimits { cpu_seconds: 1, ..limits() };
+    let error = run_in_worker(probe(), &request("prove spin"), &spin).unwrap_err();
+    assert!(matches!(error, WorkerError::Timeout { seconds: 1 }), "{error}");
+    let sleep = WorkerLimits { wall_seconds: 1, ..limits() };
+    let error = run_in_worker(probe(), &request("prove sleep"), &sleep).unwrap_err();
+    assert!(matches!(error, WorkerError::Timeout { seconds: 1 }), "{error}");
+}
+
+#[test]
+fn only_what_a_model_can_cause_is_its_fault() {
+    assert!(ask("panic").unwrap_err().is_inputs_fault());
+    let missing = run_in_worker(Path::new("/nowhere/ballast"), &request("sound"), &limits()).unwrap_err();
+    assert!(!missing.is_inputs_fault());
+    assert!(!WorkerError::Isolation("no seccomp".into()).is_inputs_fault());
+    assert!(!WorkerError::Prove("no runner".into()).is_inputs_fault());
+}
+
+#[test]
+fn what_a_worker_may_say_is_bounded_by_what_it_was_given() {
+    let unlimited = WorkerLimits { reply_bytes: u64::MAX, ..limits() };
+    let error = run_in_worker(probe(), &request("flood"), &unlimited).unwrap_err();
+    assert!(matches!(&error, WorkerError::Reply(why) if why.contains("longer")), "{error}");
+}
+
 #[test]
 fn a_worker_reaches_neither_files_nor_network_nor_its_parent() {
     let mut key = tempfile::NamedTempFile::new().unwrap();
@@ -116,13 +199,15 @@ fn a_worker_reaches_neither_files_nor_network_nor_its_parent() {
     // The parent forgot to close it on exec.
     rustix::io::fcntl_setfd(&key, rustix::io::FdFlags::empty()).unwrap();
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    let mut request = request("look");
-    request.version = key.path().to_str().unwrap().into();
-    request.variant = listener.local_addr().unwrap().port().to_string();
-    let CompileOutcome::Refused(verdict) = run_in_worker(probe(), &request, &limits()).unwrap() else {
-        panic!("built")
-    };
-    assert_eq!(verdict.message, "", "a worker could do this");
+    for (name, prefix) in [("look", ""), ("prove look", "the compiled plan does not do what the model does: ")] {
+        let mut request = request(name);
+        request.version = key.path().to_str().unwrap().into();
+        request.variant = listener.local_addr().unwrap().port().to_string();
+        let CompileOutcome::Refused(verdict) = run_in_worker(probe(), &request, &limits()).unwrap() else {
+            panic!("built")
+        };
+        assert_eq!(verdict.message, prefix, "a worker could do this");
+    }
     assert_eq!(std::fs::read(key.path()).unwrap(), b"a key");
 }
 
