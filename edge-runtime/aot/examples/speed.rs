@@ -15,7 +15,8 @@ fn main() {
         std::fs::write(file, &code).unwrap();
     }
     let engine = Engine::new(&profile).unwrap();
-    let speed = measure_speed(&engine, &engine.load_bytes(&code).unwrap()).unwrap();
+    let runner = ballast_aot::load(&engine, ballast_aot::runner_for(&profile)).unwrap();
+    let speed = measure_speed(&engine, &runner).unwrap();
     println!(
         "{} bytes of Wasm, {} of code; {:.1} GFLOP/s, {:.1} GB/s",
         ballast_aot::RUNNER_WASM.len(),

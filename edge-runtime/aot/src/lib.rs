@@ -3,8 +3,19 @@
 mod flags;
 mod runner;
 
-use ballast_sandbox::EngineProfile;
+use ballast_sandbox::{Engine, EngineProfile, Module, SandboxError};
 pub use runner::{RUNNER_WASM, RUNNER_WASM_MULADD};
+
+/// A module could not be compiled, or not be used here once it was.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LoadError {
+    /// See [`AotError`].
+    #[error(transparent)]
+    Compile(#[from] AotError),
+    /// See [`SandboxError`].
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+}
 
 /// A module could not be compiled.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -37,7 +48,7 @@ pub fn runner_for(profile: &EngineProfile) -> &'static [u8] {
     if profile.is_pulley() { RUNNER_WASM_MULADD } else { RUNNER_WASM }
 }
 
-/// Compiles a Wasm module to code for `profile`: the bytes that [`ballast_sandbox::Engine::load`] maps. The same module and
+/// Compiles a Wasm module to code for `profile`: the bytes that [`Engine::load`] maps. The same module and
 /// profile give the same bytes on any host.
 pub fn precompile(wasm: &[u8], profile: &EngineProfile) -> Result<Vec<u8>, AotError> {
     let target = |message: String| AotError::Target { triple: profile.triple.clone(), message };
@@ -50,4 +61,13 @@ pub fn precompile(wasm: &[u8], profile: &EngineProfile) -> Result<Vec<u8>, AotEr
     flags::enable(&mut config, profile)?;
     let engine = wasmtime::Engine::new(&config).map_err(|e| target(format!("{e:#}")))?;
     engine.precompile_module(wasm).map_err(|e| AotError::Module(format!("{e:#}")))
+}
+
+/// Compiles a Wasm module for an engine of this very process and loads it: for whoever tries a plan out, in the cloud or at a
+/// desk. A gateway maps what was compiled and signed elsewhere.
+#[allow(unsafe_code)]
+pub fn load(engine: &Engine, wasm: &[u8]) -> Result<Module, LoadError> {
+    let code = precompile(wasm, engine.profile())?;
+    // SAFETY: Cranelift has just made these bytes, and nobody else has seen them.
+    Ok(unsafe { engine.load_bytes(&code) }?)
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use wasmtime::Config;
 
 use crate::error::text;
-use crate::ticker::{Armed, Ticker};
+use crate::ticker::{Armed, Clock, TICK, Ticker};
 use crate::{EngineProfile, SandboxError};
 
 /// Wasmtime configured by a profile, with the clock of its deadlines. Cheap to clone.
@@ -33,7 +33,7 @@ impl Engine {
         Self::with(profile, Ticker::start)
     }
 
-    /// An engine whose clock only [`tick`](Self::tick) moves, so that tests can step it.
+    /// An engine whose epochs and clock only [`tick`](Self::tick) moves, so that tests can step them.
     pub fn with_clock_by_hand(profile: &EngineProfile) -> Result<Self, SandboxError> {
         Self::with(profile, |_| Ok(Ticker::by_hand()))
     }
@@ -63,31 +63,36 @@ impl Engine {
         &self.shared.profile
     }
 
-    /// Raises the epoch by one. The engine's own clock does this every 5 ms.
+    /// Raises the epoch by one, so that every guest that runs looks at the clock. The engine's own thread does this every 5 ms.
+    /// A clock that is moved by hand goes on by as much.
     pub fn tick(&self) {
+        self.shared.ticker.clock().advance(TICK);
         self.shared.wasm.increment_epoch();
     }
 
-    /// Maps precompiled code from a file.
+    /// Maps precompiled code from a file. No path is looked up here: what was verified is what is mapped.
     ///
-    /// The caller has verified the bytes of this very open file against a runner statement, and the file is never written
-    /// again (the store writes blobs once, under a temporary name, and opens them read-only). No path is looked up here:
-    /// what was verified is what is mapped.
+    /// # Safety
+    /// The bytes become native code of this process. The caller has verified those of this very open file against a signed
+    /// runner statement, and nobody writes the file as long as the module lives (the store writes blobs once, under a
+    /// temporary name, and opens them read-only).
     #[allow(unsafe_code)]
-    pub fn load(&self, file: &File) -> Result<Module, SandboxError> {
+    pub unsafe fn load(&self, file: &File) -> Result<Module, SandboxError> {
         let file = file.try_clone().map_err(|e| SandboxError::Incompatible(format!("cannot use the file: {e}")))?;
         // SAFETY: deserialising trusts the bytes to be Wasmtime's own output and the file not to change while mapped. Both
-        // are what the caller states: a runner statement under the `runtime` role names the digest of these bytes, read
-        // through this descriptor, and blobs are immutable. Version, target, features and tunables are compared by Wasmtime.
+        // are the caller's promise. Version, target, features and tunables are compared by Wasmtime.
         let wasm = unsafe { wasmtime::Module::deserialize_open_file(&self.shared.wasm, file) };
         self.check(wasm)
     }
 
-    /// Loads precompiled code from memory; the same conditions as for [`load`](Self::load) hold for `bytes`. For the
-    /// compiler's proof and for tests, which have just made them.
+    /// Loads precompiled code from memory. Whoever has just compiled it uses `ballast_aot::load`, which is safe.
+    ///
+    /// # Safety
+    /// The bytes become native code of this process: they come from Wasmtime's own compiler, by a way that nobody else could
+    /// change them on.
     #[allow(unsafe_code)]
-    pub fn load_bytes(&self, bytes: &[u8]) -> Result<Module, SandboxError> {
-        // SAFETY: as above, with bytes in memory that nobody else writes.
+    pub unsafe fn load_bytes(&self, bytes: &[u8]) -> Result<Module, SandboxError> {
+        // SAFETY: the caller's promise.
         let wasm = unsafe { wasmtime::Module::deserialize(&self.shared.wasm, bytes) };
         self.check(wasm)
     }
@@ -100,6 +105,10 @@ impl Engine {
 
     pub(crate) fn wasm(&self) -> &wasmtime::Engine {
         &self.shared.wasm
+    }
+
+    pub(crate) fn clock(&self) -> &Clock {
+        self.shared.ticker.clock()
     }
 
     pub(crate) fn arm(&self) -> Armed<'_> {

@@ -6,7 +6,8 @@ use wasmtime::{Instance, Memory, Store, TypedFunc, WasmParams, WasmResults};
 
 use crate::error::{bounded, text};
 use crate::limits::Limiter;
-use crate::{Fault, Module, SandboxError, abi, ticker};
+use crate::ticker::Deadline;
+use crate::{Fault, Module, SandboxError, abi};
 
 /// From creation to ready: a guest's start function and its set-up.
 pub(crate) const LOAD_DEADLINE: Duration = Duration::from_secs(30);
@@ -35,10 +36,12 @@ pub(crate) struct Guest {
 impl Guest {
     /// Instantiates `module` within `memory_limit` bytes and checks the ABI that it says it speaks.
     pub(crate) fn new(module: &Module, memory_limit: u64) -> Result<Self, SandboxError> {
-        let mut store = Store::new(module.engine.wasm(), Limiter::new(memory_limit));
+        let deadline = module.engine.clock().deadline(LOAD_DEADLINE);
+        let mut store = Store::new(module.engine.wasm(), Limiter::new(memory_limit, deadline));
         store.limiter(|limiter| limiter);
-        store.set_epoch_deadline(ticker::ticks(LOAD_DEADLINE));
-        store.epoch_deadline_trap();
+        // At every epoch the guest looks at the clock.
+        store.set_epoch_deadline(1);
+        store.epoch_deadline_callback(|store| Ok(store.data().at_epoch()));
         let armed = module.engine.arm();
         let instance = Instance::new(&mut store, &module.wasm, &[]);
         drop(armed);
@@ -83,14 +86,31 @@ impl Guest {
         Ok(())
     }
 
-    /// Calls the guest; whatever it does, the call ends within a tick of `deadline`.
+    /// Calls the guest; whatever it does, the call ends within a tick of `deadline` from now.
     pub(crate) fn call<P: WasmParams, R: WasmResults>(
         &mut self,
         function: &TypedFunc<P, R>,
         parameters: P,
         deadline: Duration,
     ) -> Result<R, Fault> {
-        self.store.set_epoch_deadline(ticker::ticks(deadline));
+        let deadline = self.deadline(deadline);
+        self.call_until(function, parameters, deadline)
+    }
+
+    /// The moment that is `from_now` away.
+    pub(crate) fn deadline(&self, from_now: Duration) -> Deadline {
+        self.module.engine.clock().deadline(from_now)
+    }
+
+    /// As [`call`](Self::call), with a deadline that began to count before.
+    pub(crate) fn call_until<P: WasmParams, R: WasmResults>(
+        &mut self,
+        function: &TypedFunc<P, R>,
+        parameters: P,
+        deadline: Deadline,
+    ) -> Result<R, Fault> {
+        self.store.data_mut().set_deadline(deadline);
+        self.store.set_epoch_deadline(1);
         let _armed = self.module.engine.arm();
         function.call(&mut self.store, parameters).map_err(|e| Fault::of_call(&e))
     }

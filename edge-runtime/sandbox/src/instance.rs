@@ -7,6 +7,7 @@ use ballast_bundle::{DataType, TensorSpec};
 use crate::guest::{Guest, LOAD_DEADLINE};
 use crate::layout::Layout;
 use crate::program::Program;
+use crate::ticker::Deadline;
 use crate::{Fault, SandboxError};
 
 /// Entry of the whole model.
@@ -69,7 +70,8 @@ impl Instance {
         Ok(Self { program: program.clone(), guest, inputs, outputs, poisoned: false })
     }
 
-    /// Answers one request. `inputs` are row-major and little-endian, one per input of the contract, in its order.
+    /// Answers one request. `inputs` are row-major and little-endian, one per input of the contract, in its order. The deadline
+    /// counts from now, copying the inputs in included.
     pub fn infer(&mut self, inputs: &[&[u8]], deadline: Duration) -> Result<Answer, Fault> {
         if self.poisoned {
             return Err(Fault::Poisoned);
@@ -78,6 +80,7 @@ impl Instance {
         // Set before the guest runs: a panic on the way leaves no instance that looks healthy.
         self.poisoned = true;
         let start = Instant::now();
+        let deadline = self.guest.deadline(deadline);
         let outputs = self.run(inputs, deadline)?;
         self.poisoned = false;
         Ok(Answer { outputs, compute: start.elapsed() })
@@ -88,12 +91,12 @@ impl Instance {
         self.poisoned
     }
 
-    fn run(&mut self, inputs: &[&[u8]], deadline: Duration) -> Result<Vec<Vec<u8>>, Fault> {
+    fn run(&mut self, inputs: &[&[u8]], deadline: Deadline) -> Result<Vec<Vec<u8>>, Fault> {
         for (index, (input, address)) in inputs.iter().zip(&self.inputs).enumerate() {
             self.guest.bytes_mut(&format!("input {index}"), *address, input.len() as u64)?.copy_from_slice(input);
         }
         let infer = self.guest.infer.clone();
-        match self.guest.call(&infer, MAIN, deadline)? {
+        match self.guest.call_until(&infer, MAIN, deadline)? {
             0 => {}
             code => return Err(self.guest.status(code)),
         }

@@ -1,14 +1,16 @@
 //! The pool: a program's instances on operating-system threads of their own, behind a bounded queue.
 //!
 //! Guests never run on an async runtime's workers. Every thread owns an instance; one more waits warm, so that a fault
-//! costs the next request nothing. A deadline counts from the moment a thread takes the request off the queue.
+//! costs the next request nothing. A deadline counts from the moment a thread takes the request off the queue: a request that
+//! comes when the spare is used up too waits for the next one at most that long.
 
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use ballast_bundle::protocol::FailureReason;
 use bytes::Bytes;
 
 use crate::{Answer, Fault, Instance, Program, SandboxError};
@@ -74,6 +76,8 @@ struct Queue {
 struct Spare {
     instance: Option<Instance>,
     wanted: bool,
+    /// Why the last attempt to make one failed; whoever waits takes it as the answer.
+    failed: Option<SandboxError>,
     closed: bool,
 }
 
@@ -217,22 +221,51 @@ fn serve(shared: &Shared, first: Instance) {
 }
 
 fn answer(shared: &Shared, place: &mut Option<Instance>, request: &Request) -> Result<Answer, Fault> {
-    if place.is_none() {
-        *place = take_spare(shared);
-    }
+    let taken = Instant::now();
     let mut instance = match place.take() {
         Some(instance) => instance,
-        None => shared
-            .program
-            .instantiate()
-            .map_err(|e| Fault::Unavailable { reason: e.reason(), message: crate::error::bounded(&e.to_string()) })?,
+        None => wait_for_spare(shared, taken, request.deadline)?,
     };
     let inputs: Vec<&[u8]> = request.inputs.iter().map(|input| &input[..]).collect();
-    let result = instance.infer(&inputs, request.deadline);
+    let result = instance.infer(&inputs, request.deadline.saturating_sub(taken.elapsed()));
     if !instance.is_poisoned() {
         *place = Some(instance);
     }
     result
+}
+
+/// An instance after two faults in quick succession: the spare that is being made, within the request's deadline.
+fn wait_for_spare(shared: &Shared, taken: Instant, deadline: Duration) -> Result<Instance, Fault> {
+    let unavailable = |error: &SandboxError| Fault::Unavailable {
+        reason: error.reason(),
+        message: crate::error::bounded(&error.to_string()),
+    };
+    let mut spare = shared.spare();
+    // Of an attempt before this one.
+    spare.failed = None;
+    loop {
+        if let Some(instance) = spare.instance.take() {
+            spare.wanted = true;
+            shared.spare_changed.notify_all();
+            return Ok(instance);
+        }
+        if let Some(error) = spare.failed.take() {
+            return Err(unavailable(&error));
+        }
+        if spare.closed {
+            // Nobody makes spares any more; what was taken off the queue before is answered all the same.
+            drop(spare);
+            return shared.program.instantiate().map_err(|e| unavailable(&e));
+        }
+        let left = deadline.saturating_sub(taken.elapsed());
+        if left.is_zero() {
+            let message = "the spare instance was not ready within the deadline".to_owned();
+            return Err(Fault::Unavailable { reason: FailureReason::DeadlineExceeded, message });
+        }
+        spare.wanted = true;
+        shared.spare_changed.notify_all();
+        spare = shared.spare_changed.wait_timeout(spare, left).unwrap_or_else(PoisonError::into_inner).0;
+    }
 }
 
 /// The warm instance, if there is one; another is made in the background.
@@ -241,7 +274,7 @@ fn take_spare(shared: &Shared) -> Option<Instance> {
     let instance = spare.instance.take();
     spare.wanted = true;
     drop(spare);
-    shared.spare_changed.notify_one();
+    shared.spare_changed.notify_all();
     instance
 }
 
@@ -256,15 +289,18 @@ fn keep_spare(shared: &Shared) {
         }
         spare.wanted = false;
         drop(spare);
-        match shared.program.instantiate() {
-            Ok(instance) => {
-                let mut spare = shared.spare();
-                if !spare.closed {
-                    spare.instance = Some(instance);
-                }
+        let made = shared.program.instantiate();
+        let mut spare = shared.spare();
+        match made {
+            Ok(instance) if !spare.closed => spare.instance = Some(instance),
+            Ok(_) => {}
+            // The next fault, or who waits for one, asks again.
+            Err(error) => {
+                tracing::warn!(%error, "no spare instance");
+                spare.failed = Some(error);
             }
-            // The next fault asks again; until then a thread makes its own.
-            Err(error) => tracing::warn!(%error, "no spare instance"),
         }
+        drop(spare);
+        shared.spare_changed.notify_all();
     }
 }

@@ -1,6 +1,10 @@
-//! The clock of deadlines: one thread per engine that raises the epoch every 5 ms while a guest runs, and sleeps when none
+//! The clock of deadlines, and one thread per engine that raises the epoch every 5 ms while a guest runs, and sleeps when none
 //! does, so that an idle gateway is really idle.
+//!
+//! Epochs only make a guest look at the clock; the clock alone says whether its deadline has passed. So a thread that slept too
+//! long cuts nobody who has just begun, and a machine that stood still for a second has used a second up.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -8,8 +12,49 @@ use crate::SandboxError;
 
 /// Length of an epoch.
 pub(crate) const TICK: Duration = Duration::from_millis(5);
-/// Most epochs raised at once after the thread was not scheduled: a stopped machine does not time every guest out.
-const MAX_CATCH_UP: u128 = 20;
+
+/// Time since the engine was made; never goes back.
+#[derive(Debug, Clone)]
+pub(crate) enum Clock {
+    /// The machine's monotonic clock.
+    Machine(Instant),
+    /// Nanoseconds that somebody else adds.
+    Hand(Arc<AtomicU64>),
+}
+
+impl Clock {
+    fn now(&self) -> Duration {
+        match self {
+            Self::Machine(start) => start.elapsed(),
+            Self::Hand(nanos) => Duration::from_nanos(nanos.load(Ordering::Acquire)),
+        }
+    }
+
+    /// Moves a clock that is moved by hand; the machine's moves by itself.
+    pub(crate) fn advance(&self, by: Duration) {
+        if let Self::Hand(nanos) = self {
+            nanos.fetch_add(u64::try_from(by.as_nanos()).unwrap_or(u64::MAX), Ordering::Release);
+        }
+    }
+
+    /// The deadline that is `from_now` away.
+    pub(crate) fn deadline(&self, from_now: Duration) -> Deadline {
+        Deadline { clock: self.clone(), end: self.now().saturating_add(from_now) }
+    }
+}
+
+/// A moment on a [`Clock`].
+#[derive(Debug, Clone)]
+pub(crate) struct Deadline {
+    clock: Clock,
+    end: Duration,
+}
+
+impl Deadline {
+    pub(crate) fn has_passed(&self) -> bool {
+        self.clock.now() >= self.end
+    }
+}
 
 #[derive(Default)]
 struct State {
@@ -32,6 +77,7 @@ impl Shared {
 /// Born with its engine, ends with it.
 pub(crate) struct Ticker {
     shared: Arc<Shared>,
+    clock: Clock,
 }
 
 impl Ticker {
@@ -44,12 +90,16 @@ impl Ticker {
             .stack_size(64 << 10)
             .spawn(move || tick(&engine, &theirs))
             .map_err(|e| SandboxError::Thread(e.to_string()))?;
-        Ok(Self { shared })
+        Ok(Self { shared, clock: Clock::Machine(Instant::now()) })
     }
 
-    /// A clock that only [`crate::Engine::tick`] moves.
+    /// Epochs and time that only [`crate::Engine::tick`] moves.
     pub(crate) fn by_hand() -> Self {
-        Self { shared: Arc::default() }
+        Self { shared: Arc::default(), clock: Clock::Hand(Arc::default()) }
+    }
+
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.clock
     }
 
     /// Epochs run until the guard is dropped.
@@ -78,11 +128,6 @@ impl Drop for Armed<'_> {
     }
 }
 
-/// Epochs that cover `deadline`; one more, because the first may end at once.
-pub(crate) fn ticks(deadline: Duration) -> u64 {
-    u64::try_from(deadline.as_micros().div_ceil(TICK.as_micros())).unwrap_or(u64::MAX / 2).min(u64::MAX / 2) + 1
-}
-
 fn tick(engine: &wasmtime::Engine, shared: &Shared) {
     loop {
         let mut state = shared.state();
@@ -93,11 +138,8 @@ fn tick(engine: &wasmtime::Engine, shared: &Shared) {
             return;
         }
         drop(state);
-        let before = Instant::now();
         std::thread::sleep(TICK);
-        for _ in 0..(before.elapsed().as_micros() / TICK.as_micros()).clamp(1, MAX_CATCH_UP) {
-            engine.increment_epoch();
-        }
+        engine.increment_epoch();
     }
 }
 
@@ -106,10 +148,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_deadline_is_never_cut_short_by_the_phase_of_the_clock() {
-        assert_eq!(ticks(Duration::ZERO), 1);
-        assert_eq!(ticks(Duration::from_millis(5)), 2);
-        assert_eq!(ticks(Duration::from_micros(5_001)), 3);
-        assert!(ticks(Duration::MAX) > 1 << 40);
+    fn a_deadline_counts_from_its_own_beginning_and_by_time_alone() {
+        let clock = Clock::Hand(Arc::default());
+        clock.advance(Duration::from_secs(7));
+        let deadline = clock.deadline(Duration::from_millis(900));
+        clock.advance(Duration::from_millis(899));
+        assert!(!deadline.has_passed());
+        let later = clock.deadline(Duration::from_millis(900));
+        // The machine stood still: one step, and a whole second is gone.
+        clock.advance(Duration::from_secs(1));
+        assert!(deadline.has_passed() && later.has_passed());
+        assert!(!clock.deadline(Duration::MAX).has_passed());
+        assert!(clock.deadline(Duration::ZERO).has_passed());
+    }
+
+    #[test]
+    fn the_machines_clock_goes_on_by_itself() {
+        let clock = Clock::Machine(Instant::now());
+        let deadline = clock.deadline(Duration::from_micros(1));
+        while !deadline.has_passed() {
+            std::hint::spin_loop();
+        }
+        assert!(!clock.deadline(Duration::from_secs(3600)).has_passed());
     }
 }

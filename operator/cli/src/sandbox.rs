@@ -16,12 +16,10 @@ const DEADLINE: Duration = Duration::from_secs(60);
 /// One answer for one request.
 pub fn run(plan: &[u8], weights: &[u8], contract: &Contract, inputs: &[Vec<u8>]) -> Result<Answer, Failure> {
     let profile = EngineProfile::host();
-    let runner = progress::during("preparing the runner", || {
-        ballast_aot::precompile(ballast_aot::runner_for(&profile), &profile)
-    })
-    .context("the runner cannot be prepared for this machine")?;
     let engine = Engine::new(&profile).context("the sandbox")?;
-    let module = engine.load_bytes(&runner).context("the sandbox")?;
+    let module =
+        progress::during("preparing the runner", || ballast_aot::load(&engine, ballast_aot::runner_for(&profile)))
+            .context("the runner cannot be prepared for this machine")?;
     let spec = ProgramSpec {
         plan: Arc::from(plan),
         weights: Weights::Bytes(Arc::from(weights)),

@@ -54,7 +54,8 @@ pub enum Proved {
     },
 }
 
-/// Runs the plan on every golden vector and judges it as a gateway would.
+/// Runs the plan on every golden vector and judges it as a gateway would. For the prover's process: the request's runner is
+/// native code and is believed.
 pub fn prove(request: &ProveRequest) -> Proved {
     let failed = |message: String| Proved::Failed { message };
     let not_set_up = |message: String| Proved::NotSetUp { message };
@@ -70,7 +71,10 @@ pub fn prove(request: &ProveRequest) -> Proved {
         Ok(engine) => engine,
         Err(e) => return not_set_up(e.to_string()),
     };
-    let runner = match engine.load_bytes(&request.runner) {
+    // SAFETY: the parent compiled the runner itself and wrote it to this process's standard input; the model's own worker never
+    // saw it.
+    #[allow(unsafe_code)]
+    let runner = match unsafe { engine.load_bytes(&request.runner) } {
         Ok(runner) => runner,
         Err(e) => return not_set_up(e.to_string()),
     };

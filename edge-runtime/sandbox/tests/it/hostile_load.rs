@@ -3,7 +3,7 @@
 use ballast_bundle::protocol::FailureReason;
 use ballast_sandbox::{Engine, EngineProfile, Fault, Program, SandboxError, Weights};
 
-use crate::guests::{Guest, SECOND, engine, floats, load, spec, with_time_flying};
+use crate::guests::{Guest, SECOND, engine, floats, load, load_bytes, spec, with_time_flying};
 
 /// After every hostile guest a good one answers in the same engine.
 fn still_answers(engine: &Engine) {
@@ -57,13 +57,13 @@ fn a_module_with_imports() {
 #[test]
 fn bytes_that_are_no_code_or_code_for_another_machine() {
     for bytes in [&b""[..], b"\x7fELF", &[0; 4096], Guest::default().wat().as_bytes()] {
-        assert!(matches!(engine().load_bytes(bytes), Err(SandboxError::Incompatible(_))));
+        assert!(matches!(load_bytes(engine(), bytes), Err(SandboxError::Incompatible(_))));
     }
     let elsewhere = if cfg!(target_arch = "x86_64") { "aarch64" } else { "x86_64" };
     let other = EngineProfile::new(&format!("{elsewhere}-unknown-linux-musl"), [""; 0]);
     let wasm = wat::parse_str(Guest::default().wat()).unwrap();
     let code = ballast_aot::precompile(&wasm, &other).unwrap();
-    let error = engine().load_bytes(&code).unwrap_err();
+    let error = load_bytes(engine(), &code).unwrap_err();
     assert!(matches!(&error, SandboxError::Incompatible(why) if why.contains("architecture")), "{error}");
     assert!(matches!(Engine::new(&other), Err(SandboxError::Incompatible(_))));
     still_answers(engine());
@@ -73,9 +73,9 @@ fn bytes_that_are_no_code_or_code_for_another_machine() {
 fn a_module_of_another_profile_of_tunables() {
     let wasm = wat::parse_str(Guest::default().wat()).unwrap();
     let pulley = ballast_aot::precompile(&wasm, &EngineProfile::new("pulley64", [""; 0])).unwrap();
-    assert!(matches!(engine().load_bytes(&pulley), Err(SandboxError::Incompatible(_))));
+    assert!(matches!(load_bytes(engine(), &pulley), Err(SandboxError::Incompatible(_))));
     let interpreter = Engine::new(&EngineProfile::new("pulley64", [""; 0])).unwrap();
-    interpreter.load_bytes(&pulley).unwrap();
+    load_bytes(&interpreter, &pulley).unwrap();
     still_answers(&interpreter);
 }
 

@@ -57,6 +57,19 @@ fn a_deadline_is_counted_in_epochs() {
 }
 
 #[test]
+fn epochs_without_time_cut_nobody() {
+    // As after a thread that slept too long, and worse: the clock of this engine is the machine's.
+    let guest = evil(
+        "(local.set $n (i32.const 50000000))
+         (loop $again (local.set $n (i32.sub (local.get $n) (i32.const 1))) (br_if $again (local.get $n)))",
+    );
+    let mut instance = guest.program(engine()).unwrap().instantiate().unwrap();
+    let input = floats([1.0; 4]);
+    let answer = with_time_flying(engine(), || instance.infer(&[&input], Duration::from_secs(3600)));
+    assert_eq!(answer.unwrap().outputs, [input]);
+}
+
+#[test]
 fn recursion_without_end_is_a_trap() {
     let guest = Guest {
         infer: "(if (f32.eq (local.get $x) (f32.const 666)) (then (drop (call $deep (i32.const 0)))))",

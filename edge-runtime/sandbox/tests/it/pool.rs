@@ -2,9 +2,15 @@
 
 use std::sync::mpsc;
 
-use ballast_sandbox::{Pool, Request, SubmitError};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::time::Duration;
 
-use crate::guests::{Guest, SECOND, engine, floats};
+use ballast_bundle::protocol::FailureReason;
+use ballast_sandbox::{Answer, Engine, EngineProfile, Fault, Pool, Program, Request, SubmitError, Weights};
+
+use crate::guests::{Guest, SECOND, engine, floats, spec, with_time_flying};
 
 fn request(done: impl FnOnce() + Send + 'static) -> Request {
     let inputs = vec![floats([1.0; 4]).into()];
@@ -96,7 +102,7 @@ fn a_receiver_that_panics_does_not_end_the_thread() {
 fn several_instances_answer_at_once() {
     let pool = Pool::start(Guest::default().program(engine()).unwrap(), 2).unwrap();
     // Each waits for the other: with one thread this would never end.
-    let barrier = std::sync::Arc::new(std::sync::Barrier::new(2));
+    let barrier = Arc::new(std::sync::Barrier::new(2));
     let (sender, answers) = mpsc::channel();
     for _ in 0..2 {
         let (barrier, sender) = (barrier.clone(), sender.clone());
@@ -108,4 +114,63 @@ fn several_instances_answer_at_once() {
     }
     answers.recv().unwrap();
     answers.recv().unwrap();
+}
+
+fn ask(pool: &Pool, x: f32, deadline: Duration) -> Result<Answer, Fault> {
+    let (sender, receiver) = mpsc::channel();
+    let done = Box::new(move |result| sender.send(result).unwrap());
+    pool.submit(Request { inputs: vec![floats([x; 4]).into()], deadline, done }).unwrap();
+    receiver.recv().unwrap()
+}
+
+/// A guest that traps on 666 and, as long as its weights say so, loads without end.
+struct Slow {
+    engine: Engine,
+    weights: Arc<File>,
+    pool: Pool,
+}
+
+impl Slow {
+    fn start() -> Self {
+        // Time stands still: a load that does not end goes on until the test lets time pass.
+        let engine = Engine::with_clock_by_hand(&EngineProfile::host()).unwrap();
+        let weights = Arc::new(tempfile::tempfile().unwrap());
+        weights.write_all_at(&[0; 4], 0).unwrap();
+        let guest = Guest {
+            load: "(if (i32.load (local.get 2)) (then (loop (br 0)))) i32.const 0",
+            infer: "(if (f32.eq (local.get $x) (f32.const 666)) (then (unreachable)))",
+            ..Guest::default()
+        };
+        let module = guest.module(&engine).unwrap();
+        let spec = ballast_sandbox::ProgramSpec { weights: Weights::File(Arc::clone(&weights)), ..spec() };
+        let program = Program::with_arena(&engine, &module, spec, 4096).unwrap();
+        let pool = Pool::start(program, 1).unwrap();
+        Self { engine, weights, pool }
+    }
+
+    fn load_for_ever(&self, yes: bool) {
+        self.weights.write_all_at(&[u8::from(yes); 4], 0).unwrap();
+    }
+}
+
+#[test]
+fn a_request_waits_for_the_next_spare_no_longer_than_its_deadline() {
+    let slow = Slow::start();
+    slow.load_for_ever(true);
+    // The instance and the spare; the next spare is never ready.
+    for _ in 0..2 {
+        assert!(matches!(ask(&slow.pool, 666.0, SECOND), Err(Fault::Trap { .. })));
+    }
+    let fault = ask(&slow.pool, 1.0, Duration::from_millis(10)).unwrap_err();
+    assert!(matches!(&fault, Fault::Unavailable { reason: FailureReason::DeadlineExceeded, .. }), "{fault}");
+    assert!(fault.is_guests());
+
+    // Time passes: that load misses its own deadline, and who waits hears of it. Later ones are sound.
+    slow.load_for_ever(false);
+    let heard = with_time_flying(&slow.engine, || ask(&slow.pool, 1.0, Duration::from_secs(60)));
+    assert!(matches!(heard, Ok(_) | Err(Fault::Unavailable { .. })), "{heard:?}");
+    // One that was begun while time still flew may fail too.
+    let answered = (0..10).find_map(|_| ask(&slow.pool, 1.0, Duration::from_secs(60)).ok());
+    assert_eq!(answered.unwrap().outputs, [floats([1.0; 4])]);
+    slow.pool.shutdown();
 }

@@ -46,7 +46,7 @@ pub(super) fn artifacts(request: &CompileRequest, artifacts: &Artifacts) -> Resu
     }
     let shipped = Golden::of_bundle(&artifacts.golden, &contract).map_err(|e| e.to_string())?;
     if let Some(asked) = &request.golden {
-        users_golden(asked, &shipped, &contract)?;
+        users_golden(asked, &artifacts.golden, &shipped, &contract)?;
     }
     let plan = Plan::parse(&artifacts.plan).map_err(|e| e.to_string())?;
     if u64::from(plan.weights_bytes()) != artifacts.weights.len() as u64 {
@@ -59,25 +59,30 @@ pub(super) fn artifacts(request: &CompileRequest, artifacts: &Artifacts) -> Resu
     Ok(())
 }
 
-/// Whether what a bundle ships is the user's acceptance test, passed: every vector with its inputs and labels, and expected
-/// outputs that meet what the user asks of them. The plan is then proved against those very outputs.
-fn users_golden(asked: &[u8], shipped: &Golden, contract: &Contract) -> Result<(), String> {
+/// Whether what a bundle ships is the user's acceptance test, passed: every vector with its inputs and labels, and outputs that
+/// meet what the user asks of them. The plan is then proved against those very outputs.
+fn users_golden(asked: &[u8], bytes: &[u8], shipped: &Golden, contract: &Contract) -> Result<(), String> {
     let asked = Golden::parse(asked, &contract.inputs, &contract.outputs)
+        .and_then(|asked| asked.can_judge(contract).map(|()| asked))
         .map_err(|e| format!("it took golden vectors that cannot be used: {e}"))?;
     if asked.len() != shipped.len() {
         return Err(format!("the user gave {} golden vectors, and it ships {}", asked.len(), shipped.len()));
     }
+    let mut outputs: Vec<Vec<u8>> = vec![Vec::new(); contract.outputs.len()];
     let mut tally = Tally::default();
     for vector in 0..asked.len() {
         if contract.inputs.iter().any(|t| asked.input(vector, &t.name) != shipped.input(vector, &t.name)) {
             return Err(format!("golden vector {vector} does not have the user's inputs"));
         }
-        if contract.outputs.iter().any(|t| asked.label(vector, &t.name) != shipped.label(vector, &t.name)) {
-            return Err(format!("golden vector {vector} does not have the user's labels"));
-        }
-        let outputs: Vec<(&TensorSpec, &[u8])> =
+        let pairs: Vec<(&TensorSpec, &[u8])> =
             contract.outputs.iter().filter_map(|t| Some((t, shipped.output(vector, &t.name)?))).collect();
-        tally.add(asked.check(vector, &outputs, contract));
+        outputs.iter_mut().zip(&pairs).for_each(|(all, (_, one))| all.extend_from_slice(one));
+        tally.add(asked.check_users(vector, &pairs, contract));
     }
-    tally.judge(contract).map_err(|e| format!("its golden vectors do not pass the user's: {e}"))
+    tally.judge_users(contract).map_err(|e| format!("its golden vectors do not pass the user's: {e}"))?;
+    // The whole file is the user's with those outputs: labels too, and nothing beside it.
+    if asked.with_outputs(contract, &outputs) != bytes {
+        return Err("its golden vectors do not have the user's labels".to_owned());
+    }
+    Ok(())
 }
