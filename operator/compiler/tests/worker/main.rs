@@ -146,7 +146,7 @@ fn the_users_acceptance_test_is_what_is_shipped_and_passed() {
         }
     }
     let error = ask("golden: other labels", golden(RIGHT, Some([1, 1])), true).unwrap_err();
-    assert!(error.to_string().contains("does not have the user's labels"), "{error}");
+    assert!(error.to_string().contains("do not have the user's labels"), "{error}");
     // Labels that the outputs do not have: the worker let through what the user's golden vectors refuse.
     let error = ask("sound", golden(RIGHT, Some([0, 1])), true).unwrap_err();
     assert!(error.to_string().contains("do not pass the user's"), "{error}");
