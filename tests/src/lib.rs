@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use xtask::demo::documents::{self, Deployment};
-use xtask::demo::fleet::{Binaries, Fleet};
+use xtask::demo::fleet::{Binaries, Fleet, tail, token_at};
 use xtask::demo::http::{Answer, Connection};
 use xtask::demo::status::ReleaseStatus;
 use xtask::demo::traffic::Traffic;
@@ -97,8 +97,9 @@ impl System {
                 return Ok(found);
             }
             if Instant::now() > deadline {
-                let status = self.fleet.cli.run(&["rollout", "status", "digits", "-o", "json"]);
-                bail!("waited {} s for {what}; {status:?}", LIMIT.as_secs());
+                let status = self.fleet.cli.run(&["rollout", "status", "digits"]);
+                let log = tail(&self.path().join("logs/operator.log"));
+                bail!("waited {} s for {what}; {status:?}; the end of the operator's log:\n{log}", LIMIT.as_secs());
             }
             std::thread::sleep(Duration::from_millis(100));
         }
@@ -123,6 +124,12 @@ impl System {
             }
         }
         Ok(())
+    }
+
+    /// The token NAME, as a gateway gets it that reaches the operator directly.
+    pub fn token(&self, name: &str) -> Result<String> {
+        let text = std::fs::read_to_string(self.path().join("state/tokens").join(name))?;
+        token_at(&text, self.fleet.listen())
     }
 
     /// The operator's log so far.

@@ -9,7 +9,7 @@ fn wrong_requests_are_answered_with_what_is_wrong() {
     let json = |name: &str, datatype: &str, shape: &str, data: &str| {
         format!(r#"{{"inputs":[{{"name":"{name}","datatype":"{datatype}","shape":{shape},"data":[{data}]}}]}}"#)
     };
-    let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+    let deep = format!("{}{}", "[".repeat(20_000), "]".repeat(20_000));
     let cases: Vec<(&str, String, u16)> = vec![
         ("not JSON", "hello".to_owned(), 400),
         ("cut off", r#"{"inputs":[{"name":"image""#.to_owned(), 400),

@@ -44,7 +44,7 @@ fn what_is_taken_or_cannot_be_written_is_refused_and_what_runs_goes_on() {
         command
     };
 
-    let token = std::fs::read_to_string(folder.join("state/tokens/demo")).unwrap();
+    let token = system.token("demo").unwrap();
     refuses("a token that is used up", &mut enroll(&token, &folder.join("second")), &["used as often as it may be"]);
     refuses("no token", &mut enroll("hello", &folder.join("third")), &["not an enrolment token"]);
     let stranger = token.trim().replace("ballast-token-v1.", "ballast-token-v1.e30");
@@ -80,10 +80,9 @@ fn what_is_taken_or_cannot_be_written_is_refused_and_what_runs_goes_on() {
 fn a_token_that_has_expired_enrols_nobody() {
     let mut system = System::start(0).unwrap();
     let yaml = "apiVersion: ballast.dev/v1alpha1\nkind: EnrollmentToken\nmetadata:\n  name: short\nspec:\n  labels:\n    \
-                fleet: demo\n  uses: 5\n  expiresAfter: 1s\n";
+                fleet: demo\n  uses: 1000\n  expiresAfter: 2s\n";
     system.put("short.yaml", yaml).unwrap();
-    let file = system.path().join("state/tokens/short");
-    let token = system.until("the token's file", |_| Ok(std::fs::read_to_string(&file).ok())).unwrap();
+    let token = system.until("the token's file", |system| Ok(system.token("short").ok())).unwrap();
     // It works until it has expired, however long that takes to be seen.
     let (folder, mut n) = (system.path().to_owned(), 0);
     let said = system

@@ -146,7 +146,7 @@ impl Fleet {
         let cable = Cable::lay(self.listen).context("no free port")?;
         let token = self.wait_for_file(&self.operator_state().join("tokens/demo"), None)?;
         let token_file = folder.join("token");
-        fs::write(&token_file, through_cable(&token, cable.address())?)?;
+        fs::write(&token_file, token_at(&token, cable.address())?)?;
         let deny = if held_back { denied_features() } else { &[] };
         let config = format!(
             "# Written by the demo; every key is described in docs/edge-configuration.md
@@ -258,9 +258,9 @@ pub(super) fn reserve_port() -> Result<(OwnedFd, SocketAddr)> {
     Ok((socket, address))
 }
 
-/// The token with the cable's address in place of the operator's: the gateway knows no other way. TLS goes through
+/// The token with another address of the operator, a cable's for one: the gateway knows no other way. TLS goes through
 /// unread, and the certificate is checked against the same pinned CA.
-fn through_cable(token: &str, address: SocketAddr) -> Result<String> {
+pub fn token_at(token: &str, address: SocketAddr) -> Result<String> {
     const PREFIX: &str = "ballast-token-v1.";
     let body = token.trim().strip_prefix(PREFIX).context("not an enrolment token")?;
     let mut json: serde_json::Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(body)?)?;
@@ -277,7 +277,8 @@ fn denied_features() -> &'static [&'static str] {
     }
 }
 
-fn tail(log: &Path) -> String {
+/// The last lines of a log.
+pub fn tail(log: &Path) -> String {
     let text = fs::read_to_string(log).unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(15)..].iter().map(|l| format!("    {l}\n")).collect()
@@ -306,12 +307,12 @@ mod tests {
             "ballast-token-v1.{}",
             URL_SAFE_NO_PAD.encode(r#"{"endpoint":"https://a:1","caSha256":"x","secret":"s"}"#)
         );
-        let changed = through_cable(&token, "127.0.0.1:9".parse().unwrap()).unwrap();
+        let changed = token_at(&token, "127.0.0.1:9".parse().unwrap()).unwrap();
         let json: serde_json::Value = serde_json::from_slice(
             &URL_SAFE_NO_PAD.decode(changed.strip_prefix("ballast-token-v1.").unwrap()).unwrap(),
         )
         .unwrap();
         assert_eq!(json, serde_json::json!({"endpoint": "https://127.0.0.1:9", "caSha256": "x", "secret": "s"}));
-        assert!(through_cable("something else", "127.0.0.1:9".parse().unwrap()).is_err());
+        assert!(token_at("something else", "127.0.0.1:9".parse().unwrap()).is_err());
     }
 }

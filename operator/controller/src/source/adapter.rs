@@ -10,6 +10,7 @@ use ballast_crds::{EnrollmentToken, Gateway, GatewayState, HardwareTarget, Model
 use ballast_fleet::{BoxFuture, Wish};
 use kube::ResourceExt as _;
 use serde::de::DeserializeOwned;
+use tokio::time::Instant;
 
 use super::directory::{Change, DirectorySource};
 use super::store::{Identity, Stored};
@@ -22,6 +23,9 @@ const LOOK: Duration = Duration::from_millis(400);
 /// The source, and the state directory that holds its store for as long as it is used.
 struct Directory {
     source: Mutex<DirectorySource>,
+    /// When the next look is due. Kept here because whoever waits for a change may give up and ask again, more often
+    /// than looks are due: the directory would never be read.
+    due: Mutex<Instant>,
     _state: Arc<StateDir>,
 }
 
@@ -32,7 +36,7 @@ pub fn open(directory: &Path, state: Arc<StateDir>) -> anyhow::Result<Arc<dyn So
     for problem in source.problems() {
         tracing::warn!("{problem}");
     }
-    Ok(Arc::new(Directory { source: Mutex::new(source), _state: state }))
+    Ok(Arc::new(Directory { source: Mutex::new(source), due: Mutex::new(Instant::now() + LOOK), _state: state }))
 }
 
 impl Directory {
@@ -119,7 +123,9 @@ impl Source for Directory {
     fn changed(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {
             loop {
-                tokio::time::sleep(LOOK).await;
+                let due = *self.due.lock().unwrap_or_else(PoisonError::into_inner);
+                tokio::time::sleep_until(due).await;
+                *self.due.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now() + LOOK;
                 // A look is a few stat calls; it reads and writes only when something changed.
                 if tokio::task::block_in_place(|| self.look()) {
                     return;
