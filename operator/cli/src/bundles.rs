@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail};
 use ballast_bundle::manifest::{
     LAYER_FILES, MANIFEST_TYPE, MAX_MANIFEST_BYTES, Manifest, blob_of, bundle_manifest, parse_bundle_manifest,
 };
-use ballast_bundle::{Blob, Contract, Digest, ReleaseLayers, StreamVerifier};
+use ballast_bundle::{Blob, Contract, Digest, ReleaseLayers, StreamVerifier, VerifyError};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -168,8 +168,10 @@ fn index(dir: &Path) -> anyhow::Result<Vec<Descriptor>> {
 /// A blob of a layout. The digest comes parsed, so that it is no path.
 fn read_blob(dir: &Path, digest: &Digest, limit: u64) -> anyhow::Result<Vec<u8>> {
     let bytes = read(&dir.join("blobs/sha256").join(digest.hex()), limit)?;
-    if Digest::of(&bytes) != *digest {
-        bail!("blob {digest} of {} is damaged: its content has another digest", dir.display());
+    let found = Digest::of(&bytes);
+    if found != *digest {
+        let damaged = VerifyError::Digest { expected: *digest, found };
+        return Err(damaged).with_context(|| format!("a blob of {} is damaged", dir.display()));
     }
     Ok(bytes)
 }

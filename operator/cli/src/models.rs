@@ -17,6 +17,9 @@ const MAX_MODEL_BYTES: u64 = 2 << 30;
 pub fn read(path: &Path, limit: u64) -> anyhow::Result<Vec<u8>> {
     use std::io::Read as _;
     let file = std::fs::File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+    if file.metadata().is_ok_and(|m| m.is_dir()) {
+        bail!("{} is a directory, not a file", path.display());
+    }
     let mut bytes = Vec::new();
     let n = file.take(limit + 1).read_to_end(&mut bytes).with_context(|| format!("cannot read {}", path.display()))?;
     if n as u64 > limit {
@@ -84,6 +87,9 @@ pub fn request(
     name: Option<&str>,
     version: &str,
 ) -> anyhow::Result<CompileRequest> {
+    if file.is_dir() {
+        bail!("{} is a directory: name the ONNX file in it", file.display());
+    }
     let stem = file.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
     let golden =
         model.golden.as_deref().map(|path| read(path, ballast_bundle::golden::MAX_GOLDEN_BYTES as u64)).transpose()?;

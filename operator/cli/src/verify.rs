@@ -36,7 +36,11 @@ pub fn run(command: &Verify) -> Result<(), Failure> {
             Some("every byte of the runner is the one that was signed")
         }
         (Some(path), SignedStatement::Release(release)) => {
-            let bundle = Bundle::read(path)?;
+            // Bytes that are not what their manifest says are an answer; a file that cannot be read is none.
+            let bundle = Bundle::read(path).map_err(|e| match e.chain().any(|cause| cause.is::<VerifyError>()) {
+                true => Failure::No(Some(format!("{e:#}"))),
+                false => e.into(),
+            })?;
             if blob_of(&bundle.manifest) != release.manifest {
                 return Err(no(path, VerifyError::Mismatch("manifest")));
             }

@@ -1,0 +1,65 @@
+//! `check`, `compile`, `infer`.
+
+use crate::{ballast, digits, file, text};
+
+#[test]
+fn a_model_is_checked_against_every_target() {
+    let model = digits("models/digits-2.0.0.onnx");
+    let verdicts = ballast(["check", &model, "-o", "json"]).json();
+    let verdicts = verdicts.as_array().unwrap();
+    assert!(verdicts.len() >= 7, "{verdicts:?}");
+    for verdict in verdicts {
+        // Programs read these: they stay.
+        let mut keys: Vec<_> = verdict.as_object().unwrap().keys().map(String::as_str).collect();
+        keys.sort_unstable();
+        let expected = [
+            "fits",
+            "gflop",
+            "message",
+            "peakMemoryBytes",
+            "predictedLatencyMillis",
+            "reason",
+            "sizeBytes",
+            "target",
+            "unsupported",
+        ];
+        assert_eq!(keys, expected);
+    }
+    assert!(verdicts.iter().any(|v| v["target"] == "x86-64-v3" && v["fits"] == true));
+    let table = ballast(["check", &model, "--target", "x86-64"]).good();
+    assert!(table.starts_with("TARGET") && table.contains("x86-64  Fits"), "{table}");
+}
+
+#[test]
+fn what_is_no_model_is_said_in_one_sentence() {
+    let dir = tempfile::tempdir().unwrap();
+    let missing = dir.path().join("no.onnx");
+    ballast(["check", text(&missing)]).fails(1, &["no.onnx", "No such file"]);
+    ballast(["check", text(dir.path())]).fails(1, &[text(dir.path()), "is a directory", "ONNX file"]);
+    let model = digits("models/digits-2.0.0.onnx");
+    ballast(["check", &model, "--target", "z80"]).fails(1, &["\"z80\"", "x86-64-v3"]);
+    ballast(["check", &model, "--shape", "image=1xA"]).fails(1, &["image=1xA", "write 1x3x224x224"]);
+    for (name, bytes) in [("garbage.onnx", &b"\x89PNG\r\n\x1a\n\0\0"[..]), ("empty.onnx", b"")] {
+        let garbage = file(&dir, name, bytes);
+        let ran = ballast(["check", text(&garbage), "--target", "x86-64"]);
+        assert_eq!((ran.code, ran.err.as_str()), (Some(3), ""), "{}", ran.out);
+        assert!(ran.out.contains("x86-64  NotOnnx") && ran.out.contains("\nall targets: "), "{}", ran.out);
+    }
+}
+
+#[test]
+fn a_model_answers_in_the_sandbox() {
+    let (model, golden) = (digits("models/digits-2.0.0.onnx"), digits("golden.safetensors"));
+    let answer = ballast(["infer", &model, "--golden", &golden, "-o", "json"]).json();
+    let scores: Vec<f64> =
+        answer["outputs"][0]["data"].as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect();
+    assert_eq!((answer["outputs"][0]["name"].as_str(), scores.len()), (Some("scores"), 10));
+    assert!((scores.iter().sum::<f64>() - 1.0).abs() < 1e-4, "{scores:?}");
+    ballast(["infer", &model]).fails(1, &["input \"image\" is missing", "--input image=…"]);
+    ballast(["infer", &model, "--input", "picture=@1"]).fails(1, &["no input \"picture\"", "it takes --input image"]);
+    ballast(["infer", &model, "--input", "image=@1,2"]).fails(1, &["image takes 64 elements", "2 are given"]);
+    ballast(["infer", &model, "--golden", &golden, "--vector", "9999"]).fails(1, &["no vector 9999", "has 100"]);
+    ballast(["infer", "http://127.0.0.1:1"]).fails(1, &["add --model NAME"]);
+    ballast(["infer", "http://127.0.0.1:1", "--model", "digits"])
+        .fails(4, &["no gateway answers on http://127.0.0.1:1"]);
+}
