@@ -1,7 +1,7 @@
 //! The maths of plans, written once over a small SIMD abstraction: 128-bit WebAssembly in the guest, AVX2 or scalar
 //! natively. What is tested natively is the source that the guest runs.
 //!
-//! Every kernel takes a step of a [`Plan`](ballast_plan::Plan) that was parsed, and so checked, and the [`Memory`] that it
+//! Every kernel takes a step of a [`Plan`] that was parsed, and so checked, and the [`Memory`] that it
 //! was checked for. They are `unsafe` because that is their whole safety: they check nothing again.
 #![cfg_attr(target_arch = "wasm32", no_std)]
 // This is one of the rooms where native code may be unsafe: the steps' bounds are proven when a plan is parsed, and

@@ -6,6 +6,7 @@ use ballast_bundle::protocol::FailureReason;
 use crate::{ReleaseId, Wish};
 
 /// Something happened. Events about a release that is no longer in the slot they speak of change nothing.
+#[expect(clippy::large_enum_variant, reason = "one event at a time is ever held")]
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Event {
     /// The process started with the state it found on disk.

@@ -105,10 +105,10 @@ impl Step {
         let want = wish.want.as_ref().or(wish.stable.as_ref())?;
         // A gateway that holds nothing takes the proven release first: the wanted one needs something to fall back to.
         let bare = self.state.active.is_none() && self.state.fallback.is_none();
-        if let Some(stable) = wish.stable.as_ref().filter(|s| bare && *s != want) {
-            if self.state.willing(stable) == Willing::Install {
-                return Some((stable.clone(), Willing::Install));
-            }
+        if let Some(stable) = wish.stable.as_ref().filter(|s| bare && *s != want)
+            && self.state.willing(stable) == Willing::Install
+        {
+            return Some((stable.clone(), Willing::Install));
         }
         Some((want.clone(), self.state.willing(want)))
     }
