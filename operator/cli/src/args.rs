@@ -234,7 +234,7 @@ pub enum Gateways {
     },
     /// One gateway with its facts and releases.
     Show {
-        /// Its id.
+        /// Its id, or its name where only one gateway has it.
         id: String,
         #[command(flatten)]
         output: Output,

@@ -43,10 +43,29 @@ pub fn gateways(operator: &Operator, command: &Gateways) -> Result<(), Failure> 
             print(output.format, &json!({"items": items}), |_| list(&items))
         }
         Gateways::Show { id, output } => {
-            let path = format!("/v1/gateways/{}", http::segment(id));
-            let gateway = http::operator(&operator.socket, Method::GET, &path, None)?;
+            let get = |id: &str| {
+                http::operator(&operator.socket, Method::GET, &format!("/v1/gateways/{}", http::segment(id)), None)
+            };
+            let gateway = match get(id) {
+                // People know gateways by their names.
+                Err(Failure::Failed(_)) => get(&named(&all(operator, usize::MAX)?, id)?)?,
+                answer => answer?,
+            };
             print(output.format, &gateway, show)
         }
+    }
+}
+
+/// The id of the one gateway of this name.
+fn named(gateways: &[Value], name: &str) -> Result<String, Failure> {
+    let found: Vec<String> =
+        gateways.iter().filter(|gateway| gateway["displayName"] == name).map(|gateway| text(gateway, "id")).collect();
+    match found.as_slice() {
+        [id] => Ok(id.clone()),
+        [] => Err(Failure::Failed(format!(
+            "there is no gateway of the id or name {name:?}; `ballast gateways list` shows those there are"
+        ))),
+        several => Err(Failure::Failed(format!("several gateways are called {name:?}: {}", several.join(", ")))),
     }
 }
 
@@ -190,5 +209,15 @@ mod tests {
         gw-1  press-7  Enrolled  x86-64-v3  line=bottling  -
         gw-2           Revoked   -                         -
         ");
+    }
+
+    #[test]
+    fn gateways_are_found_by_their_names() {
+        let fleet = ["press-7", "press-8", "press-8"].iter().enumerate();
+        let fleet: Vec<Value> = fleet.map(|(i, name)| json!({"id": format!("gw-{i}"), "displayName": name})).collect();
+        assert_eq!(named(&fleet, "press-7").unwrap(), "gw-0");
+        let error = |name| named(&fleet, name).unwrap_err().sentence().unwrap().to_owned();
+        assert!(error("press-8").contains("gw-1, gw-2"));
+        assert!(error("press-9").contains("`ballast gateways list`"));
     }
 }

@@ -33,7 +33,10 @@ fn local(command: &Infer) -> Result<Value, Failure> {
         (bundle.plan, bundle.weights, contract)
     } else {
         let request = models::request(path, models::host()?, &models::plain(&command.shapes), None, "0.0.0")?;
-        let artifacts = compile::built(&request)?;
+        let artifacts = compile::built(&request).map_err(|failure| match failure {
+            Failure::No(Some(why)) => Failure::No(Some(format!("{}: {why}", path.display()))),
+            other => other,
+        })?;
         let contract: Contract = serde_json::from_slice(&artifacts.contract).context("the compiler's contract")?;
         (artifacts.plan, artifacts.weights, contract)
     };

@@ -22,7 +22,7 @@ pub fn run(operator: &Operator, command: &Rollout) -> Result<(), Failure> {
         Rollout::Resume(d) => act(operator, d, "resume", None, "resumed"),
         Rollout::Retry(d) => act(operator, d, "retry", None, "will be tried again"),
         Rollout::Undo { deployment, to } => {
-            act(operator, deployment, "undo", to.map(|to| json!({"to": to})), "goes back to an earlier model")
+            act(operator, deployment, "undo", to.map(|to| json!({"to": to})), "goes back to")
         }
     }
 }
@@ -38,7 +38,12 @@ pub fn get(operator: &Operator, d: &Deployment) -> Result<Value, Failure> {
 
 fn act(operator: &Operator, d: &Deployment, action: &str, body: Option<Value>, done: &str) -> Result<(), Failure> {
     let answer = http::operator(&operator.socket, Method::POST, &path(d, &format!("/{action}")), body.as_ref())?;
-    print(d.output.format, &answer, |_| format!("{} {done}\n", d.name))
+    let version = text(&answer["spec"]["model"], "version");
+    print(d.output.format, &answer, |_| match action {
+        // Which one was found is the operator's word.
+        "undo" => format!("{} {done} {version}\n", d.name),
+        _ => format!("{} {done}\n", d.name),
+    })
 }
 
 /// Oldest first.

@@ -148,11 +148,17 @@ fn line(release: &Value) -> String {
             line.push_str(&format!(", {} {what}", count(release, key)));
         }
     }
-    for (key, before) in [("step", ", step "), ("reason", ", "), ("message", ": ")] {
-        let text = text(release, key);
-        if !text.is_empty() {
-            line.push_str(&format!("{before}{text}"));
-        }
+    let (reason, message) = (text(release, "reason"), text(release, "message"));
+    let step = text(release, "step");
+    if !step.is_empty() {
+        line.push_str(&format!(", step {step}"));
+    }
+    // Messages of failures begin with their reason.
+    if !reason.is_empty() && !message.starts_with(&reason) {
+        line.push_str(&format!(", {reason}"));
+    }
+    if !message.is_empty() {
+        line.push_str(&format!(": {message}"));
     }
     line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
@@ -232,5 +238,8 @@ mod tests {
             "gateways": {"eligible": 5, "healthy": 2, "failed": 1, "silent": 0, "pending": 2},
         });
         assert_eq!(line(&release), "4.0.0 RollingOut: 2 of 5 gateways healthy, 1 failed, 2 pending, step 1/3: a b");
+        let failed =
+            json!({"version": "4.0.0", "phase": "RolledBack", "reason": "NotFinite", "message": "NotFinite: scores"});
+        assert_eq!(line(&failed), "4.0.0 RolledBack: NotFinite: scores");
     }
 }

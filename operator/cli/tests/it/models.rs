@@ -43,6 +43,7 @@ fn what_is_no_model_is_said_in_one_sentence() {
         let garbage = file(&dir, name, bytes);
         let ran = ballast(["check", text(&garbage), "--target", "x86-64"]);
         assert_eq!((ran.code, ran.err.as_str()), (Some(3), ""), "{}", ran.out);
+        ballast(["infer", text(&garbage)]).fails(3, &[name, "ONNX"]);
         assert!(ran.out.contains("x86-64  NotOnnx") && ran.out.contains("\nall targets: "), "{}", ran.out);
     }
 }

@@ -148,7 +148,10 @@ impl Source for Directory {
             Overlay::Paused(paused) => fields.with_paused(own, Some(paused)),
             Overlay::Retry(counter) => fields.with_retry(counter),
             Overlay::Model(model) => fields.with_model(own, model),
-        })
+        })?;
+        // Whoever asks next sees the object's new generation: what status says of the old one is no answer to this wish.
+        self.look();
+        Ok(())
     }
 
     fn problems(&self) -> Vec<String> {
