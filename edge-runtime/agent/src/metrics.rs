@@ -172,9 +172,11 @@ impl Metrics {
             let _ = writeln!(out, "ballast_release_info{{model=\"{model}\",version=\"{version}\",slot=\"{role}\"}} 1");
         }
         let _ = writeln!(out, "# HELP ballast_queue_depth Requests that wait\n# TYPE ballast_queue_depth gauge");
-        for (model, version, _, queued) in served {
+        for (model, version, role, queued) in served {
+            // The slot tells two releases of one version apart.
             let (model, version) = (escape(model), escape(version));
-            let _ = writeln!(out, "ballast_queue_depth{{model=\"{model}\",version=\"{version}\"}} {queued}");
+            let labels = format!("model=\"{model}\",version=\"{version}\",slot=\"{role}\"");
+            let _ = writeln!(out, "ballast_queue_depth{{{labels}}} {queued}");
         }
         out
     }

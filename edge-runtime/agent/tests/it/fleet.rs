@@ -7,7 +7,9 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 
-use ballast_bundle::protocol::{EnrollRequest, Identity, ReleaseReport, ReleaseState, SyncRequest, SyncResponse};
+use ballast_bundle::protocol::{
+    EnrollRequest, Identity, ReleaseReport, ReleaseState, RenewRequest, SyncRequest, SyncResponse,
+};
 use ballast_bundle::{
     AssignedDeployment, Assignment, Audience, Blob, Counter, DeploymentRef, Digest, Envelope, Pointer, ReleaseLayers,
     ReleaseNumber, ReleaseRef, ReleaseStatement, Role, RoleKeys, RunnerRef, RunnerStatement, SigningKey, TrialPolicy,
@@ -26,6 +28,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertificateSigningRequestParams
 use crate::models;
 
 pub(crate) const NAMESPACE: &str = "ns-1";
+pub(crate) const DAY_MILLIS: u64 = 24 * 3600 * 1000;
 
 /// A running server. Stops with the test.
 pub(crate) struct Fleet {
@@ -46,7 +49,6 @@ struct Shared {
 #[derive(Default)]
 pub(crate) struct State {
     pub(crate) roots: Vec<Envelope>,
-    pub(crate) gateway: Option<ballast_bundle::GatewayId>,
     pub(crate) assignment: Option<Vec<u8>>,
     pub(crate) sequence: u64,
     pub(crate) blobs: BTreeMap<Digest, Vec<u8>>,
@@ -54,6 +56,11 @@ pub(crate) struct State {
     pub(crate) reports: Vec<ReleaseReport>,
     pub(crate) syncs: u64,
     pub(crate) requests: Vec<(String, Option<String>)>,
+    /// Pointers are as old as this, and were good for seven days.
+    pub(crate) pointer_age_millis: u64,
+    /// Certificates given out from now on have this much of an hour behind them; otherwise they end in two thousand years.
+    pub(crate) certificate_minutes: Option<u64>,
+    pub(crate) renewals: u64,
     /// The token's refusal.
     pub(crate) refuse_token: Option<String>,
     /// Blobs larger than this are cut off after so many bytes a connection.
@@ -315,13 +322,27 @@ impl Shared {
         if let Some(refusal) = &state.refuse_token {
             return Err(refusal.clone());
         }
-        let csr = CertificateSigningRequestParams::from_pem(&request.csr).map_err(|e| e.to_string())?;
-        let certificate = csr.signed_by(&self.issuer).map_err(|e| e.to_string())?;
-        let gateway: ballast_bundle::GatewayId = "gw-1".parse().unwrap();
-        state.gateway = Some(gateway.clone());
         state.facts = Some(request.facts.clone());
+        self.identity(&state, &request.csr)
+    }
+
+    fn renew(&self, request: &RenewRequest) -> Result<Identity, String> {
+        let mut state = self.state();
+        state.renewals += 1;
+        state.certificate_minutes = None;
+        self.identity(&state, &request.csr)
+    }
+
+    fn identity(&self, state: &State, csr: &str) -> Result<Identity, String> {
+        let mut csr = CertificateSigningRequestParams::from_pem(csr).map_err(|e| e.to_string())?;
+        if let Some(minutes) = state.certificate_minutes {
+            let (now, minute) = (std::time::SystemTime::now(), std::time::Duration::from_secs(60));
+            csr.params.not_before = (now - minute * u32::try_from(minutes).unwrap()).into();
+            csr.params.not_after = (now + minute * u32::try_from(60 - minutes).unwrap()).into();
+        }
+        let certificate = csr.signed_by(&self.issuer).map_err(|e| e.to_string())?;
         Ok(Identity {
-            gateway,
+            gateway: "gw-1".parse().unwrap(),
             namespace: NAMESPACE.parse().unwrap(),
             certificate: format!("{}{}", certificate.pem(), self.ca.pem()),
             root: state.roots.last().unwrap().clone(),
@@ -345,8 +366,8 @@ impl Shared {
             assignment: blob(assignment),
             epoch: 1,
             sequence: Counter(state.sequence),
-            issued: UnixMillis(now()),
-            expires: UnixMillis(now() + 1_000_000),
+            issued: UnixMillis(now() - state.pointer_age_millis),
+            expires: UnixMillis(now() - state.pointer_age_millis + 7 * DAY_MILLIS),
         });
         SyncResponse {
             pointer: pointer.map(|p| sign_pointer(&p, &self.keys[&Role::Assignment])),
@@ -395,6 +416,10 @@ async fn answer(shared: &Shared, trusted: bool, request: Request<Incoming>) -> R
     }
     match path.as_str() {
         "/v1/enroll" => match shared.enroll(&serde_json::from_slice(&body).unwrap()) {
+            Ok(identity) => full(StatusCode::OK, serde_json::to_vec(&identity).unwrap()),
+            Err(message) => refuse(StatusCode::FORBIDDEN, &message),
+        },
+        "/v1/renew" => match shared.renew(&serde_json::from_slice(&body).unwrap()) {
             Ok(identity) => full(StatusCode::OK, serde_json::to_vec(&identity).unwrap()),
             Err(message) => refuse(StatusCode::FORBIDDEN, &message),
         },

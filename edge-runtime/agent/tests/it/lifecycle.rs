@@ -4,9 +4,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use ballast_bundle::protocol::{FailureReason, ReleaseState};
 
+use crate::failures::on_trial;
 use crate::fleet::Fleet;
 use crate::gateway::{Gateway, infer, wait_for};
 use crate::models::Live;
+use crate::script::{self, Does};
 
 #[test]
 fn a_better_release_takes_over_and_no_request_is_lost() {
@@ -79,5 +81,56 @@ fn a_release_that_answers_nan_is_rolled_back_and_the_one_before_it_answers() {
     let report = fleet.report("4.0.0").unwrap();
     assert_eq!(report.reason, Some(FailureReason::NotFinite));
     assert!(report.rollback_micros.is_some());
+    assert!(gateway.answers_as("2.0.0", "active"));
+}
+
+#[test]
+fn without_traffic_golden_vectors_are_the_trial() {
+    let fleet = Fleet::start();
+    let one = fleet.digits("1.0.0", 1);
+    fleet.assign(Some(&one), Some(&one));
+    let gateway = Gateway::started(&fleet);
+    wait_for("1.0.0 is active", || fleet.is("1.0.0", ReleaseState::Active));
+    assert!(fleet.report("1.0.0").unwrap().requests >= 3);
+    assert!(!gateway.metrics().contains("nv_inference_request_success{"), "nobody asked");
+}
+
+#[test]
+fn a_gateway_that_keeps_dying_with_a_release_goes_back() {
+    let (fleet, mut gateway) = on_trial(Does::Answer, Does::Answer, script::limits(60_000, 16));
+    // The first start after the switch may be a power cut.
+    for _ in 0..4 {
+        gateway.kill();
+        gateway.start(&[]);
+    }
+    wait_for("it is rolled back", || fleet.is("2.0.0", ReleaseState::RolledBack));
+    assert_eq!(fleet.report("2.0.0").unwrap().reason, Some(FailureReason::CrashLoop));
+    wait_for("1.0.0 serves", || gateway.answers_as("1.0.0", "active"));
+}
+
+#[test]
+fn what_does_not_fit_the_disk_waits_and_what_nothing_names_is_deleted() {
+    let fleet = Fleet::start();
+    let (one, two) = (fleet.digits("1.0.0", 1), fleet.digits("2.0.0", 2));
+    fleet.assign(Some(&one), Some(&one));
+    let mut gateway = Gateway::started(&fleet);
+    wait_for("1.0.0 is active", || gateway.answers_as("1.0.0", "active"));
+    gateway.kill();
+    let blobs = gateway.dir.path().join("blobs/sha256");
+    let used: u64 = std::fs::read_dir(&blobs).unwrap().map(|e| e.unwrap().metadata().unwrap().len()).sum();
+    gateway.start(&["--set", &format!("limits.disk={}", used + 10_000)]);
+    fleet.assign(Some(&two), Some(&one));
+    wait_for("2.0.0 is deferred", || fleet.is("2.0.0", ReleaseState::Deferred));
+    let report = fleet.report("2.0.0").unwrap();
+    assert_eq!(report.reason, Some(FailureReason::InsufficientDisk));
+    assert!(report.message.contains("raise limits.disk"), "{}", report.message);
+    assert!(gateway.answers_as("1.0.0", "active"));
+
+    gateway.kill();
+    gateway.start(&[]);
+    fleet.assign(Some(&two), Some(&two));
+    wait_for("2.0.0 is active", || fleet.is("2.0.0", ReleaseState::Active));
+    let old = blobs.join(crate::fleet::blob(&crate::models::digits("1.0.0").weights).digest.hex());
+    wait_for("the old weights are deleted", || !old.exists());
     assert!(gateway.answers_as("2.0.0", "active"));
 }

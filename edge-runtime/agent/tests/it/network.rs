@@ -2,7 +2,7 @@
 
 use ballast_bundle::protocol::ReleaseState;
 
-use crate::fleet::{Fleet, blob};
+use crate::fleet::{DAY_MILLIS, Fleet, blob};
 use crate::gateway::{Gateway, wait_for};
 
 #[test]
@@ -56,4 +56,63 @@ fn what_serves_goes_on_without_an_operator_and_over_a_restart() {
     let next = fleet.digits("2.0.0", 2);
     fleet.assign(Some(&next), Some(&next));
     wait_for("it follows again", || gateway.answers_as("2.0.0", "active"));
+}
+
+/// 1.0.0 is active; syncs that fail come again soon.
+fn following(fleet: &Fleet) -> Gateway {
+    let one = fleet.digits("1.0.0", 1);
+    fleet.assign(Some(&one), Some(&one));
+    let mut gateway = Gateway::enrolled(fleet);
+    gateway.start(&["--set", "sync.max_backoff_seconds=1"]);
+    wait_for("1.0.0 is active", || gateway.answers_as("1.0.0", "active"));
+    gateway
+}
+
+fn refused(fleet: &Fleet, gateway: &Gateway, says: &str) {
+    let two = fleet.digits("2.0.0", 2);
+    fleet.assign(Some(&two), Some(&two));
+    wait_for("it was refused", || gateway.log().contains(says));
+    assert!(gateway.answers_as("1.0.0", "active"));
+    let statement = two.statement.digest.to_string();
+    assert!(!fleet.state().requests.iter().any(|(path, _)| path.ends_with(&statement)), "nothing of it is fetched");
+}
+
+#[test]
+fn an_expired_pointer_installs_nothing_and_stops_nothing() {
+    let fleet = Fleet::start();
+    let gateway = following(&fleet);
+    fleet.state().pointer_age_millis = 9 * DAY_MILLIS;
+    refused(&fleet, &gateway, "nothing new is installed from it");
+    fleet.state().pointer_age_millis = 0;
+    wait_for("a fresh one is followed", || gateway.answers_as("2.0.0", "active"));
+}
+
+#[test]
+fn a_replayed_pointer_is_refused() {
+    let fleet = Fleet::start();
+    fleet.state().sequence = 10;
+    let gateway = following(&fleet);
+    fleet.state().sequence = 5;
+    refused(&fleet, &gateway, "a replay");
+}
+
+#[test]
+fn a_certificate_is_renewed_at_two_thirds_of_its_life() {
+    let fleet = Fleet::start();
+    fleet.state().certificate_minutes = Some(45);
+    let mut gateway = following(&fleet);
+    assert_eq!(fleet.state().renewals, 1);
+    gateway.kill();
+    gateway.start(&[]);
+    let syncs = fleet.state().syncs;
+    wait_for("it syncs with the new one", || fleet.state().syncs > syncs + 2);
+    assert_eq!(fleet.state().renewals, 1, "a fresh certificate is kept");
+}
+
+#[test]
+fn a_young_certificate_is_not_renewed() {
+    let fleet = Fleet::start();
+    fleet.state().certificate_minutes = Some(30);
+    let _gateway = following(&fleet);
+    assert_eq!(fleet.state().renewals, 0);
 }

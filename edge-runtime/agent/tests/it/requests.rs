@@ -1,18 +1,27 @@
 //! What clients ask and what they are told.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
+use crate::failures::on_trial;
 use crate::fleet::Fleet;
 use crate::gateway::{Gateway, wait_for};
 use crate::models::Live;
+use crate::script::{self, Does};
 
 /// A gateway that serves digits 1.0.0.
 fn serving() -> (Fleet, Gateway) {
+    serving_with(&[])
+}
+
+fn serving_with(arguments: &[&str]) -> (Fleet, Gateway) {
     let fleet = Fleet::start();
     let release = fleet.digits("1.0.0", 1);
     fleet.assign(Some(&release), Some(&release));
-    let gateway = Gateway::started(&fleet);
-    wait_for("1.0.0 is active", || gateway.answers_as("1.0.0", "active"));
+    let mut gateway = Gateway::enrolled(&fleet);
+    gateway.start(arguments);
+    wait_for("1.0.0 is active", || fleet.is("1.0.0", ballast_bundle::protocol::ReleaseState::Active));
     (fleet, gateway)
 }
 
@@ -77,4 +86,130 @@ fn clients_find_out_what_is_served() {
     assert_eq!(get("/v2/models/digits/config")["input"][0]["data_type"], "TYPE_FP32");
     let index = gateway.call("POST", "/v2/repository/index", &[], b"{}").json();
     assert_eq!(index, json!([{"name": "digits", "version": "1.0.0", "state": "READY"}]));
+}
+
+#[test]
+fn every_mistake_of_a_client_has_its_status_and_sentence() {
+    let (_fleet, gateway) = serving();
+    let infer = "/v2/models/digits/infer";
+    let input = |change: &dyn Fn(&mut Value)| {
+        let mut tensor = json!({"name": "image", "shape": [1, 1, 8, 8], "datatype": "FP32", "data": vec![0; 64]});
+        change(&mut tensor);
+        json!({"inputs": [tensor]}).to_string().into_bytes()
+    };
+    let good = input(&|_| {});
+    let huge = vec![b' '; 200_000];
+    let nan = String::from_utf8(good.clone()).unwrap().replacen("[0,", "[NaN,", 1).into_bytes();
+    let deep = format!("{{\"inputs\":{}{}}}", "[".repeat(20_000), "]".repeat(20_000)).into_bytes();
+    let gzip = ("Content-Encoding", "gzip".to_owned());
+    let length = |n: &str| ("Inference-Header-Content-Length", n.to_owned());
+    let cases = [
+        (
+            "POST",
+            infer,
+            vec![],
+            input(&|t| t["shape"] = json!([1, 8, 8])),
+            400,
+            "has shape [1, 1, 8, 8], and [1, 8, 8]",
+        ),
+        ("POST", infer, vec![], input(&|t| t["shape"] = json!([-1, 1, 8, 8])), 400, "not what this call takes"),
+        ("POST", infer, vec![], input(&|t| t["datatype"] = json!("FP64")), 400, "is FP32, and FP64 was sent"),
+        ("POST", infer, vec![], input(&|t| t["name"] = json!("img")), 400, "no input \"img\"; the model has image"),
+        ("POST", infer, vec![], input(&|t| t["data"] = json!([1, 2])), 400, "has 2 elements"),
+        ("POST", infer, vec![], input(&|t| t["data"][3] = json!("x")), 400, "element 3"),
+        ("POST", infer, vec![], input(&|t| t["data"][3] = json!(1e300)), 400, "element 3"),
+        ("POST", infer, vec![], nan, 400, "not what this call takes"),
+        ("POST", infer, vec![], b"{\"inputs\":[]}".to_vec(), 400, "input image is missing"),
+        ("POST", infer, vec![], b"hello".to_vec(), 400, "not what this call takes"),
+        ("POST", infer, vec![], Vec::new(), 400, "not what this call takes"),
+        ("POST", infer, vec![], deep, 400, "not what this call takes"),
+        ("POST", infer, vec![length("x")], good.clone(), 400, "is not a number"),
+        ("POST", infer, vec![length("99999")], good.clone(), 400, "the whole body has"),
+        ("POST", infer, vec![gzip], good.clone(), 415, "compressed requests are not read"),
+        ("POST", infer, vec![], huge, 413, "what this model's inputs take"),
+        (
+            "POST",
+            "/v2/models/other/infer",
+            vec![],
+            vec![0; 200_000],
+            404,
+            "no model \"other\" here; served are: digits",
+        ),
+        ("POST", "/v2/models/digits/versions/9/infer", vec![], good, 404, "version \"9\""),
+        ("GET", infer, vec![], vec![], 405, "POST does"),
+        ("POST", "/v2/health/live", vec![], vec![], 405, "GET, HEAD does"),
+        ("GET", "/v2/models/digits/stats", vec![], vec![], 404, "metrics at /metrics"),
+        ("GET", "/../../etc/passwd", vec![], vec![], 404, "nothing here"),
+    ];
+    for (method, path, headers, body, status, says) in cases {
+        let reply = gateway.call(method, path, &headers, &body);
+        assert_eq!(reply.status, status, "{method} {path} {says}: {reply:?}");
+        assert!(reply.error().contains(says) && reply.body.len() < 1_000, "{says}: {}", reply.error());
+        assert_eq!(reply.header("allow").is_some(), status == 405);
+    }
+    let mut raw = Live::load().image(0).to_vec();
+    raw[..4].copy_from_slice(&f32::NAN.to_le_bytes());
+    assert!(gateway.image(&raw).error().contains("not a finite number"));
+    assert!(gateway.answers_as("1.0.0", "active"), "nothing that ran has stopped");
+}
+
+#[test]
+fn the_owner_bounds_requests_too() {
+    let (_fleet, gateway) = serving_with(&["--set", "serve.max_request_bytes=1000"]);
+    let reply = gateway.call("POST", "/v2/models/digits/infer", &[], &[b' '; 1001]);
+    assert_eq!(reply.status, 413, "{reply:?}");
+    assert!(reply.error().contains("serve.max_request_bytes"), "{}", reply.error());
+}
+
+#[test]
+fn the_release_behind_a_trial_can_be_asked_for_by_its_version() {
+    let (_fleet, gateway) = on_trial(Does::Answer, Does::Answer, script::limits(60_000, 16));
+    let infer = |version: &str| {
+        let body =
+            json!({"inputs": [{"name": "image", "shape": [1, 1, 8, 8], "datatype": "FP32", "data": vec![0; 64]}]});
+        let path = format!("/v2/models/digits/versions/{version}/infer");
+        let reply = gateway.call("POST", &path, &[], body.to_string().as_bytes());
+        (reply.version(), reply.by(), reply.json()["outputs"][0]["data"][0].clone())
+    };
+    assert_eq!(infer("1.0.0"), ("1.0.0".to_owned(), "active".to_owned(), json!(1.0)));
+    assert_eq!(infer("2.0.0"), ("2.0.0".to_owned(), "candidate".to_owned(), json!(2.0)));
+    let versions = gateway.call("GET", "/v2/models/digits", &[], b"").json()["versions"].clone();
+    assert_eq!(versions, json!(["2.0.0", "1.0.0"]));
+}
+
+/// Prometheus' text format 0.0.4, read strictly: every family once, with its help and type before it; every sample once.
+#[test]
+fn metrics_are_valid() {
+    let (_fleet, gateway) = on_trial(Does::Answer, Does::Trap, script::limits(60_000, 16));
+    assert_eq!(gateway.image(&script::bad()).by(), "fallback");
+    let text = gateway.metrics();
+    assert!(text.ends_with('\n'));
+    let name = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    let (mut families, mut samples, mut current) = (BTreeSet::new(), BTreeSet::new(), String::new());
+    let mut lines = text.lines().peekable();
+    while let Some(line) = lines.next() {
+        if let Some(help) = line.strip_prefix("# HELP ") {
+            current = help.split_once(' ').unwrap().0.to_owned();
+            assert!(name(&current) && families.insert(current.clone()), "{line}");
+            let kind = lines.next().unwrap().strip_prefix(&format!("# TYPE {current} ")).unwrap();
+            assert!(["counter", "gauge"].contains(&kind), "{kind}");
+            continue;
+        }
+        let (series, value) = line.rsplit_once(' ').unwrap();
+        value.parse::<f64>().unwrap();
+        assert!(samples.insert(series.to_owned()), "{line} is there twice");
+        let (family, labels) = series.split_once('{').unwrap_or((series, "}"));
+        assert_eq!(family, current, "{line}");
+        for label in labels.strip_suffix('}').unwrap().split(',').filter(|l| !l.is_empty()) {
+            let (key, value) = label.split_once('=').unwrap();
+            assert!(name(key) && value.len() > 1 && value.starts_with('"') && value.ends_with('"'), "{line}");
+        }
+    }
+    for series in [
+        "nv_inference_request_success{model=\"digits\",version=\"1.0.0\"}",
+        "nv_inference_request_failure{model=\"digits\",version=\"2.0.0\"}",
+        "ballast_fallback_answers_total",
+    ] {
+        assert!(samples.contains(series), "{text}");
+    }
 }
