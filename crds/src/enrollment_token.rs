@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::Span;
+use crate::schema::{labels, rules, texts};
 
 /// Lets gateways enrol into this namespace. The value lands in a Secret of the same name, or in directory mode in
 /// `STATE/tokens/NAME`.
@@ -31,7 +32,7 @@ use crate::Span;
 pub struct EnrollmentTokenSpec {
     /// Given to every gateway that enrols with it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 32))]
+    #[schemars(extend("maxProperties" = 32, "additionalProperties" = texts(63), "x-kubernetes-validations" = labels()))]
     pub labels: BTreeMap<String, String>,
     /// How many gateways may enrol.
     #[serde(default = "default_uses")]
@@ -39,6 +40,7 @@ pub struct EnrollmentTokenSpec {
     pub uses: i64,
     /// Counted from the object's creation.
     #[serde(default = "default_expires_after")]
+    #[schemars(extend("x-kubernetes-validations" = rules(&[Span::RULE, Span::NOT_ZERO])))]
     pub expires_after: Span,
     /// A gateway that enrolled before may enrol again with a new key and keeps its place.
     #[serde(default)]

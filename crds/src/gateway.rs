@@ -6,7 +6,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::schema::rules;
+use crate::schema::{labels, rules, texts};
 
 /// Exists where an administrator says something of a gateway; named by the gateway's id. Never written by a heartbeat.
 #[allow(clippy::duplicated_attributes)] // every printcolumn has a type_ and a json_path of its own
@@ -34,7 +34,7 @@ pub struct GatewaySpec {
     pub state: GatewayState,
     /// Instead of the labels that its token gave.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("maxProperties" = 32))]
+    #[schemars(extend("maxProperties" = 32, "additionalProperties" = texts(63), "x-kubernetes-validations" = labels()))]
     pub labels: Option<BTreeMap<String, String>>,
 }
 

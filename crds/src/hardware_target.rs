@@ -6,7 +6,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::schema::rules;
+use crate::schema::{rules, texts};
 use crate::{ByteQuantity, Decimal};
 
 /// A class of hardware: what code may use there, and what makes a gateway match it.
@@ -79,7 +79,7 @@ pub struct OperatorPolicy {
 pub struct TargetMatch {
     /// Facts with exactly these values: those of the gateway's configuration.
     #[serde(default)]
-    #[schemars(extend("maxProperties" = 32))]
+    #[schemars(extend("maxProperties" = 32, "additionalProperties" = texts(253)))]
     pub facts: BTreeMap<String, String>,
 }
 

@@ -134,6 +134,7 @@ pub struct RuntimeOverride {
     pub memory_limit: Option<ByteQuantity>,
     /// From dequeue to answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = rules(&[Span::RULE, Span::NOT_ZERO])))]
     pub deadline: Option<Span>,
     /// Instances that serve at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -155,6 +156,7 @@ pub struct Runtime {
     pub memory_limit: ByteQuantity,
     /// From dequeue to answer; absent: made from the predicted time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = rules(&[Span::RULE, Span::NOT_ZERO])))]
     pub deadline: Option<Span>,
     /// Instances that serve at once.
     #[serde(default = "Runtime::default_instances")]
@@ -215,6 +217,7 @@ pub struct Verification {
     pub finite_outputs: bool,
     /// Judged in Trial, against the fallback in the same minute.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = rules(&[Span::RULE, Span::NOT_ZERO])))]
     pub max_latency_p99: Option<Span>,
 }
 
@@ -230,6 +233,8 @@ impl Default for Verification {
     }
 }
 
+const NOT_NONE: (&str, &str) = ("!self.matches('^0{1,2}([.]0)?%$')", "0% would accept any model: write more, like 95%");
+
 /// A file of golden vectors: `inputs/NAME` with `outputs/NAME` or `labels/NAME`, as safetensors.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -241,6 +246,7 @@ pub struct Golden {
     pub matching: GoldenMatch,
     /// How many of the vectors must match.
     #[serde(default = "Golden::default_min_matching")]
+    #[schemars(extend("x-kubernetes-validations" = rules(&[Share::RULE, NOT_NONE])))]
     pub min_matching: Share,
 }
 

@@ -53,7 +53,7 @@ macro_rules! quantity {
 
 quantity!(
     /// Bytes: `256Mi`, `50Mi`, `1Gi`, `65536`.
-    ByteQuantity, "^[0-9]{1,15}(Ki|Mi|Gi|Ti)?$", 18, "a number of bytes", "digits and Ki, Mi, Gi or Ti, like 256Mi"
+    ByteQuantity, "^([0-9]{1,15}(Ki)?|[0-9]{1,12}Mi|[0-9]{1,9}Gi|[0-9]{1,6}Ti)$", 18, "a number of bytes", "digits and Ki, Mi, Gi or Ti, like 256Mi, less than 1Ei"
 );
 quantity!(
     /// A span of time: `200ms`, `10m`, `1h30m`.
@@ -68,26 +68,36 @@ quantity!(
     Decimal, "^[0-9]{1,9}([.][0-9]{1,12})?(e-?[0-9]{1,2})?$", 30, "a number", "a number like 0.001 or 1e-4"
 );
 
-fn split_digits(text: &str) -> Option<(u64, &str)> {
-    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (digits, rest) = text.split_at(end);
-    Some((digits.parse().ok()?, rest))
+fn split_digits(text: &str) -> (&str, &str) {
+    text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()))
+}
+
+fn number(digits: &str, most: usize) -> Option<u64> {
+    let fits = (1..=most).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit());
+    digits.parse().ok().filter(|_| fits)
+}
+
+impl Span {
+    /// For spans that bound something: none at all would mean never.
+    pub const NOT_ZERO: (&'static str, &'static str) =
+        ("!self.matches('^(0+(ms|s|m|h))+$')", "no time at all is too short: write more than 0s, like 200ms or 1h30m");
 }
 
 impl ByteQuantity {
     /// In bytes.
     pub fn bytes(&self) -> Result<u64, QuantityError> {
         let parse = || {
-            let (n, unit) = split_digits(&self.0)?;
-            let shift = match unit {
-                "" => 0,
-                "Ki" => 10,
-                "Mi" => 20,
-                "Gi" => 30,
-                "Ti" => 40,
+            let (digits, unit) = split_digits(&self.0);
+            // So many digits that the largest number is below 2⁶³, whatever its unit; the rule says the same.
+            let (most, shift) = match unit {
+                "" => (15, 0),
+                "Ki" => (15, 10),
+                "Mi" => (12, 20),
+                "Gi" => (9, 30),
+                "Ti" => (6, 40),
                 _ => return None,
             };
-            n.checked_mul(1 << shift)
+            number(digits, most)?.checked_mul(1 << shift)
         };
         parse().ok_or_else(|| self.error())
     }
@@ -98,11 +108,12 @@ impl Span {
     pub fn millis(&self) -> Result<u64, QuantityError> {
         let parse = || {
             let (mut rest, mut sum) = (self.0.as_str(), 0u64);
-            if rest.is_empty() {
+            if rest.is_empty() || rest.len() > 40 {
                 return None;
             }
             while !rest.is_empty() {
-                let (n, tail) = split_digits(rest)?;
+                let (digits, tail) = split_digits(rest);
+                let n = number(digits, 9)?;
                 let end = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
                 let (unit, next) = tail.split_at(end);
                 let factor = match unit {
@@ -126,16 +137,11 @@ impl Share {
     pub fn per_mille(&self) -> Result<u32, QuantityError> {
         let parse = || {
             let number = self.0.strip_suffix('%')?;
-            let (whole, tenth) = match number.split_once('.') {
-                Some((whole, tenth)) if tenth.len() == 1 => (whole, tenth),
-                Some(_) => return None,
-                None => (number, "0"),
-            };
-            if whole.is_empty() || whole.len() > 3 || !number.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
-                return None;
+            let (whole, tenth) = number.split_once('.').unwrap_or((number, "0"));
+            if number == "100" {
+                return Some(1000);
             }
-            let share = whole.parse::<u32>().ok()? * 10 + tenth.parse::<u32>().ok()?;
-            (share <= 1000).then_some(share)
+            u32::try_from(self::number(whole, 2)? * 10 + self::number(tenth, 1)?).ok()
         };
         parse().ok_or_else(|| self.error())
     }
@@ -144,12 +150,16 @@ impl Share {
 impl Decimal {
     /// As a number, finite and not negative.
     pub fn value(&self) -> Result<f64, QuantityError> {
-        let plain = self.0.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'e' | b'-'));
-        let starts = self.0.starts_with(|c: char| c.is_ascii_digit());
-        match self.0.parse::<f64>() {
-            Ok(value) if plain && starts && value.is_finite() => Ok(value),
-            _ => Err(self.error()),
-        }
+        let parse = || {
+            let (mantissa, exponent) = self.0.split_once('e').unwrap_or((&self.0, "0"));
+            let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, "0"));
+            number(whole, 9)?;
+            number(fraction, 12)?;
+            number(exponent.strip_prefix('-').unwrap_or(exponent), 2)?;
+            // At most 10⁹ · 10⁹⁹: finite.
+            self.0.parse::<f64>().ok()
+        };
+        parse().ok_or_else(|| self.error())
     }
 }
 
@@ -170,16 +180,18 @@ mod tests {
 
     #[test]
     fn and_refuse_the_rest_with_what_to_write() {
-        for bad in ["", "Mi", "-1", "1.5Gi", "256MB", "99999999999999999999", "999999999999999Ti", " 1"] {
+        for bad in
+            ["", "Mi", "-1", "1.5Gi", "256MB", "99999999999999999999", "999999999999999Ti", "0000000000000001", " 1"]
+        {
             assert!(ByteQuantity::from(bad).bytes().is_err(), "{bad:?}");
         }
         for bad in ["", "5", "s", "1d", "-1s", "1 s", "99999999999999999999h"] {
             assert!(Span::from(bad).millis().is_err(), "{bad:?}");
         }
-        for bad in ["", "%", "101%", "5", "1.55%", ".5%", "+5%", "1e1%", "100.5%"] {
+        for bad in ["", "%", "101%", "5", "1.55%", ".5%", "+5%", "1e1%", "100.5%", "100.0%", "005%"] {
             assert!(Share::from(bad).per_mille().is_err(), "{bad:?}");
         }
-        for bad in ["", "-1", "nan", "inf", ".5", "1e999", "1_0", "+1"] {
+        for bad in ["", "-1", "nan", "inf", ".5", "1e999", "1_0", "+1", "1.", "1e", "1e5.5"] {
             assert!(Decimal::from(bad).value().is_err(), "{bad:?}");
         }
         assert_eq!(

@@ -21,6 +21,7 @@ pub struct Rollout {
     pub soak: Span,
     /// A gateway that fetched the release and is then silent for so long has failed. At least 3 × the sync wait.
     #[serde(default = "Rollout::default_silence_deadline")]
+    #[schemars(extend("x-kubernetes-validations" = rules(&[Span::RULE, Span::NOT_ZERO])))]
     pub silence_deadline: Span,
     /// Of the sequential test.
     #[serde(default)]

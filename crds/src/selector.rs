@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::schema::rules;
+use crate::schema::{LABEL_KEY, LABEL_VALUES, labels, rules, texts};
 
 /// All of it must match; an empty selector is refused, because it would mean every gateway of the namespace.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
@@ -17,7 +17,7 @@ use crate::schema::rules;
 pub struct GatewaySelector {
     /// Labels with exactly these values.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 32))]
+    #[schemars(extend("maxProperties" = 32, "additionalProperties" = texts(63), "x-kubernetes-validations" = labels()))]
     pub match_labels: BTreeMap<String, String>,
     /// For what `matchLabels` cannot say.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -33,13 +33,13 @@ pub struct GatewaySelector {
 )])))]
 pub struct Requirement {
     /// The label's key.
-    #[schemars(length(min = 1, max = 317))]
+    #[schemars(length(min = 1, max = 317), extend("x-kubernetes-validations" = rules(&[LABEL_KEY])))]
     pub key: String,
     /// How it is compared.
     pub operator: Operator,
     /// For In and NotIn.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "set"), inner(length(max = 63)))]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "set", "x-kubernetes-validations" = rules(&[LABEL_VALUES])), inner(length(max = 63)))]
     pub values: Vec<String>,
 }
 

@@ -48,7 +48,7 @@ fn directory_mode_checks_every_keyword_of_the_schemas() {
 }
 
 #[test]
-fn every_list_and_every_text_of_a_spec_is_bounded_and_every_list_says_its_type() {
+fn every_list_map_and_text_of_a_spec_is_bounded_and_every_list_says_its_type() {
     for definition in definitions() {
         let schema =
             serde_json::to_value(&definition.spec.versions[0].schema.as_ref().unwrap().open_api_v3_schema).unwrap();
@@ -66,6 +66,28 @@ fn every_list_and_every_text_of_a_spec_is_bounded_and_every_list_says_its_type()
             "x-kubernetes-list-type" => typed.push(path.to_owned()),
             _ => {}
         });
+        // Words of an enum bound themselves, and ints or texts their pattern.
+        let mut texts = vec![];
+        let mut short = vec![];
+        walk(spec, &definition.spec.names.kind, &mut |path, key, value| match key {
+            "type" if value == "string" => texts.push(path.to_owned()),
+            "maxLength" | "enum" => short.push(path.to_owned()),
+            _ => {}
+        });
+        assert!(!texts.is_empty());
+        for text in texts {
+            assert!(short.contains(&text), "{text} has no maxLength");
+        }
+        let mut maps = vec![];
+        let mut counted = vec![];
+        walk(spec, &definition.spec.names.kind, &mut |path, key, _| match key {
+            "additionalProperties" => maps.push(path.to_owned()),
+            "maxProperties" => counted.push(path.to_owned()),
+            _ => {}
+        });
+        for map in maps {
+            assert!(counted.contains(&map), "{map} has no maxProperties");
+        }
         for list in lists {
             assert!(bounded.contains(&list), "{list} has no maxItems");
             assert!(typed.contains(&list), "{list} has no x-kubernetes-list-type");

@@ -2,4 +2,6 @@
 
 mod conditions;
 mod drift;
+mod examples;
+mod properties;
 mod refusals;

@@ -29,6 +29,10 @@ fn with(pointer: &str, value: Value) -> Value {
     object
 }
 
+fn other(kind: &str, name: &str, spec: Value) -> Value {
+    json!({"apiVersion": "ballast.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec})
+}
+
 fn refusal(object: &Value, old: Option<&Value>) -> String {
     match Admission::default().admit(object, old) {
         Ok(_) => "ACCEPTED".to_owned(),
@@ -77,6 +81,24 @@ fn a_wrong_object_is_refused_with_what_to_write() {
         with("/spec/verification", json!({"tolerance": {"absolute": "-1"}})),
         with("/spec/verification", json!({"golden": {"source": source("file:///g"), "match": "Fuzzy"}})),
         with("/spec/verification", json!({"golden": {"source": source("file:///g"), "minMatching": "101%"}})),
+        with("/spec/verification", json!({"golden": {"source": source("file:///g"), "minMatching": "0%"}})),
+        with("/spec/verification", json!({"golden": {"source": source("file:///g"), "minMatching": "00.0%"}})),
+        with("/spec/verification", json!({"maxLatencyP99": "0ms"})),
+        with("/spec/runtime", json!({"deadline": "0s"})),
+        with("/spec/runtime", json!({"memoryLimit": "999999999999999Ti"})),
+        with("/spec/rollout", json!({"silenceDeadline": "0h00m"})),
+        with("/spec/gatewaySelector", json!({"matchLabels": {"line": "hall 3"}})),
+        with("/spec/gatewaySelector", json!({"matchLabels": {"a line": "3"}})),
+        with("/spec/gatewaySelector", json!({"matchExpressions": [{"key": "-a", "operator": "Exists"}]})),
+        with(
+            "/spec/gatewaySelector",
+            json!({"matchExpressions": [{"key": "a", "operator": "In", "values": ["hall 3"]}]}),
+        ),
+        other("Gateway", "gw-1", json!({"labels": {"hall": "hall 3"}})),
+        other("Gateway", "gw-1", json!({"labels": {"hall": "x".repeat(64)}})),
+        other("Gateway", "gw-1", json!({"labels": {"hall/3/4": "x"}})),
+        other("EnrollmentToken", "t", json!({"labels": {"hall": "-3"}})),
+        other("EnrollmentToken", "t", json!({"expiresAfter": "0s"})),
         with("/spec/rollout", json!({"failureRate": {"good": 10, "bad": 10}})),
         with("/spec/rollout", json!({"soak": "soon"})),
         with("/spec/rollout", json!({"onFailure": "Ignore"})),
@@ -110,6 +132,10 @@ fn what_is_right_passes() {
     ] {
         let object = with("/spec/rollout", json!({"steps": steps, "soak": "2s", "silenceDeadline": "1h30m"}));
         assert_eq!(refusal(&object, None), "ACCEPTED");
+    }
+    for labels in [json!({"plant.example/line": "bottling-3"}), json!({"a": "", "B_c.d": "E"})] {
+        assert_eq!(refusal(&with("/spec/gatewaySelector", json!({"matchLabels": labels})), None), "ACCEPTED");
+        assert_eq!(refusal(&other("Gateway", "gw-1", json!({"labels": labels})), None), "ACCEPTED");
     }
     let variants = json!([{"name": "int8", "source": {"uri": "https://models.example/d.onnx", "digest": format!("sha256:{}", "a".repeat(64))}}, {"name": "fp32", "fromModel": true}]);
     assert_eq!(refusal(&with("/spec/model/variants", variants), None), "ACCEPTED");
