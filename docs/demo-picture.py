@@ -15,7 +15,7 @@ def colour(line):
 def main():
     text = Path(sys.argv[1]).read_text().replace("\t", "    ").splitlines()
     # Cargo's progress is no part of the picture.
-    lines = ["$ cargo xtask demo"] + [line[:WIDTH] for line in text if not line.lstrip().startswith(("Compiling", "Finished", "Downloading"))]
+    lines = ["$ cargo xtask demo"] + [line if len(line) <= WIDTH else line[: WIDTH - 1] + "…" for line in text if not line.lstrip().startswith(("Compiling", "Finished", "Downloading"))]
     height = LEADING * (len(lines) + 2)
     rows = "\n".join(
         f'<text x="16" y="{LEADING * (i + 1.6):.0f}" fill="{colour(line)}">{html.escape(line)}</text>' for i, line in enumerate(lines) if line

@@ -3,6 +3,7 @@
 Run by `cargo xtask test`; prints one line per claim and exits 1 if one does not hold.
 """
 
+import re
 import sys
 from pathlib import Path
 
@@ -22,6 +23,16 @@ def claim(holds, text):
     global failed
     failed += not holds
     print(f"{'ok    ' if holds else 'FAILED'} {text}")
+
+
+def table():
+    """The README's rows: release -> (held-out per cent, what Ballast does)."""
+    rows = {}
+    for line in (DIGITS / "README.md").read_text().splitlines():
+        row = re.match(r"\| (\d\.0\.0) \|.*\| ([\d.]+) % \| (.*) \|$", line)
+        if row:
+            rows[row[1]] = float(row[2]), row[3]
+    return rows
 
 
 def answers(version, images):
@@ -63,6 +74,13 @@ def main():
             finite[~blank].all() and finite[blank].all() == (version != "4.0.0") and (version != "4.0.0" or not finite[blank].any()),
             f"{version}: {(~finite).sum()} live answers are not finite",
         )
+    written = table()
+    claim(sorted(written) == list(VERSIONS), f"the README's table has the releases {sorted(written)}")
+    for version, (percent, does) in written.items():
+        measured = 100 * held_out[version]
+        claim(abs(measured - percent) < 0.05001, f"{version}: the README says {percent} % of held-out images, measured {measured:.2f} %")
+        refused = does.startswith("refused")
+        claim(refused == (version == "3.0.0"), f"{version}: the README says it is {'refused' if refused else 'let through'}")
     better = held_out["2.0.0"] - held_out["1.0.0"]
     claim(better >= 0.01, f"2.0.0 is {100 * better:.1f} points better than 1.0.0 on held-out images")
 

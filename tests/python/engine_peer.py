@@ -6,6 +6,7 @@ Requests on standard input, one JSON each; answers on standard output, one JSON 
   {"run": true}                           -> {"nanos": N}
   {"answer": true}                        -> {"outputs": [base64]}
   {"version": true}                       -> {"version": "onnxruntime ..."}
+A request that fails is answered with {"error": what}; the next one is served.
 """
 
 import base64
@@ -22,31 +23,41 @@ TYPES = {
 }  # fmt: skip
 
 
-def main():
-    session, inputs, outputs = None, {}, []
-    for line in sys.stdin:
-        request = json.loads(line)
+class Peer:
+    def __init__(self):
+        self.session, self.inputs, self.outputs = None, {}, []
+
+    def answer(self, request):
         if "load" in request:
             options = ort.SessionOptions()
             options.intra_op_num_threads = 1
             options.inter_op_num_threads = 1
-            session = ort.InferenceSession(request["load"], options, providers=["CPUExecutionProvider"])
-            answer = {"outputs": [o.name for o in session.get_outputs()]}
-        elif "inputs" in request:
-            inputs = {
+            self.session = None
+            self.session = ort.InferenceSession(request["load"], options, providers=["CPUExecutionProvider"])
+            return {"outputs": [o.name for o in self.session.get_outputs()]}
+        if "inputs" in request:
+            self.inputs = {
                 name: np.frombuffer(base64.b64decode(t["data"]), TYPES[t["datatype"]]).reshape(t["shape"])
                 for name, t in request["inputs"].items()
             }
-            answer = {}
-        elif "run" in request:
+            return {}
+        if "run" in request:
             started = time.perf_counter_ns()
-            outputs = session.run(None, inputs)
-            answer = {"nanos": time.perf_counter_ns() - started}
-        elif "version" in request:
-            answer = {"version": f"onnxruntime {ort.__version__}"}
-        else:
-            outputs = session.run(None, inputs)
-            answer = {"outputs": [base64.b64encode(np.ascontiguousarray(o).tobytes()).decode() for o in outputs]}
+            self.outputs = self.session.run(None, self.inputs)
+            return {"nanos": time.perf_counter_ns() - started}
+        if "version" in request:
+            return {"version": f"onnxruntime {ort.__version__}"}
+        self.outputs = self.session.run(None, self.inputs)
+        return {"outputs": [base64.b64encode(np.ascontiguousarray(o).tobytes()).decode() for o in self.outputs]}
+
+
+def main():
+    peer = Peer()
+    for line in sys.stdin:
+        try:
+            answer = peer.answer(json.loads(line))
+        except Exception as error:  # whatever a model makes of it: the other models still have their turn
+            answer = {"error": f"{type(error).__name__}: {error}"}
         print(json.dumps(answer), flush=True)
 
 

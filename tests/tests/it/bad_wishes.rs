@@ -22,7 +22,7 @@ fn wishes_that_cannot_be_had_are_told_why_and_nothing_stops() {
     let wish = |name| Deployment { name, ..digits("2.0.0", "digits-2.0.0.onnx", &digest) };
 
     // Too big for every target.
-    let yaml = wish("big").yaml().replace("spec:\n", "spec:\n  runtime:\n    memoryLimit: 1Mi\n");
+    let yaml = wish("big").yaml().replace("  runtime:\n", "  runtime:\n    memoryLimit: 1Mi\n");
     system.put("big.yaml", &yaml).unwrap();
     let refused = system.until_phase("big", "2.0.0", "Refused").unwrap();
     assert_eq!(refused.reason.as_deref(), Some("MemoryExceeded"), "{refused:?}");

@@ -171,7 +171,7 @@ impl Demo {
         let source = format!("{name}.onnx");
         let digest = self.fleet.add_file(path, &source)?;
         let shapes = self.options.shapes.clone();
-        let deployment = Deployment { shapes: &shapes, min_requests: 20, ..Deployment::new(&name, &source, &digest) };
+        let deployment = Deployment { shapes: &shapes, deadline: 30, ..Deployment::new(&name, &source, &digest) };
         self.put(&deployment, &name, Wish::Everywhere)?;
         self.decided()?;
         self.say_message();

@@ -46,6 +46,9 @@ pub struct Deployment<'a> {
     pub golden: Option<&'a str>,
     /// Shapes of inputs that the model leaves open.
     pub shapes: &'a [(String, Vec<u64>)],
+    /// From dequeue to answer, in seconds. Long: gateways that share one machine's cores with each other, and with a
+    /// compiler, wait for their turn, which is not the model's fault.
+    pub deadline: u32,
     /// Whether an output must be finite; switched off only to force a bad release through.
     pub finite_outputs: bool,
     /// Of the rollout, in order.
@@ -70,6 +73,7 @@ impl<'a> Deployment<'a> {
             digest,
             golden: None,
             shapes: &[],
+            deadline: 4,
             finite_outputs: true,
             steps: &["1", "\"50%\"", "\"100%\""],
             soak: 1,
@@ -82,7 +86,7 @@ impl<'a> Deployment<'a> {
     /// As YAML.
     pub fn yaml(&self) -> String {
         let Self { name, version, source, digest, golden, shapes, finite_outputs, selects, .. } = self;
-        let Self { steps, soak, trial, min_requests, .. } = self;
+        let Self { deadline, steps, soak, trial, min_requests, .. } = self;
         let steps: String = steps.iter().map(|step| format!("    - gateways: {step}\n")).collect();
         let mut inputs = String::new();
         if !shapes.is_empty() {
@@ -117,6 +121,8 @@ spec:
 {inputs}  gatewaySelector:
     matchLabels:
       {selects}
+  runtime:
+    deadline: {deadline}s
   verification:
 {golden}    finiteOutputs: {finite_outputs}
   rollout:

@@ -62,6 +62,13 @@ pub struct Gateway {
     process: Process,
 }
 
+impl Gateway {
+    /// Of its process.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+}
+
 /// Everything that runs; ended when dropped.
 #[derive(Debug)]
 pub struct Fleet {

@@ -368,12 +368,15 @@ fn tensor_type(mut message: Message<'_>, info: &mut ValueInfo, budget: &mut Budg
     Ok(())
 }
 
+/// Exporters also write -1, and "?" for each of several dimensions that have nothing to do with each other: open, without
+/// a name.
 fn dimension(mut message: Message<'_>) -> Result<Dimension, OnnxError> {
-    let mut dimension = Dimension::Open(String::new());
+    let open = || Dimension::Open(String::new());
+    let mut dimension = open();
     while let Some((number, field)) = message.next()? {
         match number {
-            1 => dimension = Dimension::Value(field.int()?),
-            2 => dimension = Dimension::Open(field.text()?),
+            1 => dimension = Some(field.int()?).filter(|extent| *extent >= 0).map_or_else(open, Dimension::Value),
+            2 => dimension = Some(field.text()?).filter(|name| name != "?").map_or_else(open, Dimension::Open),
             _ => {}
         }
     }

@@ -78,6 +78,16 @@ fn open_dimensions_are_closed_by_overrides_and_names() {
 }
 
 #[test]
+fn question_marks_and_minus_ones_are_open_dimensions_without_a_name() {
+    let dims = [Dim::Is(-1), Dim::Open("?"), Dim::Open("?")];
+    let mut request = request(chain(&dims, vec![node("Relu", &["x"], &["y"], &[])]).model());
+    assert_eq!(check(&request).reason, VerdictReason::OpenDimensions);
+    request.inputs = vec![InputOverride { name: "x".into(), shape: Some(vec![1, 48, 192]), value: None }];
+    let verdict = check(&request);
+    assert!(verdict.fits, "{}", verdict.message);
+}
+
+#[test]
 fn an_open_batch_is_one_and_the_verdict_says_so() {
     let model = chain(&[Dim::Open("batch"), Dim::Is(3)], vec![node("Relu", &["x"], &["y"], &[])]);
     let verdict = check(&request(model.model()));

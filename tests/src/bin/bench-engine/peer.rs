@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use ballast_bundle::TensorSpec;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -44,7 +44,11 @@ impl Peer {
         self.stdin.flush()?;
         let mut line = String::new();
         self.stdout.read_line(&mut line)?;
-        serde_json::from_str(&line).context("the peer gave no answer; its error is above")
+        let answer: Value = serde_json::from_str(&line).context("the peer gave no answer; its error is above")?;
+        match answer["error"].as_str() {
+            Some(error) => bail!("the peer: {error}"),
+            None => Ok(answer),
+        }
     }
 
     pub fn version(&mut self) -> Result<String> {
