@@ -1,6 +1,6 @@
 //! The administrator's interface: JSON over the unix socket. It shows; wishes become overlays of the objects.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Path, Query, State};
@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::controller::Controller;
-use crate::objects::{Deployment, Overlay};
+use crate::objects::{Deployment, Overlay, Retry};
 use crate::records::{Phase, Record};
 use crate::status;
 use crate::tokens::Tokens;
@@ -81,8 +81,7 @@ impl Admin {
     }
 
     fn record(&self, deployment: &Deployment) -> Option<Record> {
-        let records = self.controller.records.lock().unwrap_or_else(PoisonError::into_inner);
-        records.get(&deployment.deployment()).cloned()
+        self.controller.record(&deployment.deployment())
     }
 
     fn view(&self, deployment: &Deployment) -> Value {
@@ -123,7 +122,11 @@ async fn act(
         let record = admin.record(&deployment);
         let overlay = match action.as_str() {
             "pause" => Overlay::Paused(true),
-            "resume" => Overlay::Paused(false),
+            // One that halted by itself goes on as well: that is what whoever resumes means.
+            "resume" => match record.as_ref().and_then(halted) {
+                Some(retry) => Overlay::Resume(retry),
+                None => Overlay::Paused(false),
+            },
             "retry" => Overlay::Retry(retryable(record.as_ref())?),
             "undo" => {
                 let undo: Undo = if body.is_empty() {
@@ -149,14 +152,22 @@ fn nothing_yet() -> Refusal {
     Refusal(StatusCode::CONFLICT, "there is no release yet".into())
 }
 
-fn retryable(record: Option<&Record>) -> Result<u64, Refusal> {
+/// The next attempt of a release that halted.
+fn halted(record: &Record) -> Option<Retry> {
+    let newest = record.releases.last().filter(|r| r.is_halted())?;
+    Some(Retry { counter: newest.number?.counter.0, attempt: newest.resumes.saturating_add(1) })
+}
+
+fn retryable(record: Option<&Record>) -> Result<Retry, Refusal> {
     let newest = record.and_then(|r| r.releases.last()).ok_or_else(nothing_yet)?;
+    let first = |counter| Ok(Retry { counter, attempt: 1 });
     match (newest.phase, newest.number) {
-        (Phase::RolledBack | Phase::Paused, Some(number)) => Ok(number.counter.0),
-        (Phase::Refused, _) => Ok(newest.created.0),
+        (Phase::Paused, _) if newest.is_halted() => record.and_then(halted).ok_or_else(nothing_yet),
+        (Phase::RolledBack, Some(number)) => first(number.counter.0),
+        (Phase::Refused, _) => first(newest.created.0),
         (phase, _) => {
             let message = format!(
-                "the newest release ({}) is {phase:?}: only one that was rolled back or refused is tried again",
+                "the newest release ({}) is {phase:?}: only one that was rolled back, refused or halted is tried again",
                 newest.version
             );
             Err(Refusal(StatusCode::CONFLICT, message))
@@ -167,19 +178,21 @@ fn retryable(record: Option<&Record>) -> Result<u64, Refusal> {
 fn revision(record: Option<&Record>, to: Option<u64>) -> Result<Value, Refusal> {
     let record = record.ok_or_else(nothing_yet)?;
     let newest = record.releases.last().ok_or_else(nothing_yet)?;
-    let good = |r: &&crate::records::Release| {
-        r.identity != newest.identity && matches!(r.phase, Phase::Active | Phase::Superseded) && r.number.is_some()
-    };
+    let good = |r: &&crate::records::Release| r.identity != newest.identity && r.is_proven();
     let found = match to {
-        Some(counter) => record.releases.iter().find(|r| r.number.is_some_and(|n| n.counter.0 == counter)),
+        Some(counter) => {
+            record.releases.iter().find(|r| r.is_proven() && r.number.is_some_and(|n| n.counter.0 == counter))
+        }
         None => record.releases.iter().rev().find(good),
     };
     found.map(|r| r.model.clone()).ok_or_else(|| {
+        let proven = record.releases.iter().filter(good);
         let known: Vec<String> =
-            record.releases.iter().filter_map(|r| Some(format!("{} ({})", r.number?.counter, r.version))).collect();
+            proven.filter_map(|r| Some(format!("{} ({})", r.number?.counter, r.version))).collect();
+        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
         Refusal(
             StatusCode::CONFLICT,
-            format!("there is no such release to go back to; known are: {}", known.join(", ")),
+            format!("there is no such release to go back to; those that finished their rollout are: {known}"),
         )
     })
 }
@@ -198,7 +211,7 @@ async fn gateways(State(admin): State<Admin>, Query(paging): Query<Paging>) -> A
     };
     let limit = paging.limit.unwrap_or(100).clamp(1, 1000);
     let page = admin.controller.store.list(None, after, limit).await.map_err(failed)?;
-    let items: Vec<Value> = page.rows.iter().map(|row| row_view(row)).collect();
+    let items: Vec<Value> = page.rows.iter().map(row_view).collect();
     Ok(Json(json!({"items": items, "next": page.next})))
 }
 
@@ -268,7 +281,7 @@ async fn token(State(admin): State<Admin>, body: axum::body::Bytes) -> Answer {
     let expires =
         UnixMillis(ballast_fleet::now().0.saturating_add(u64::try_from(life.as_millis()).unwrap_or(u64::MAX)));
     let namespace = wanted.namespace.as_deref().unwrap_or("default");
-    let uid = admin.controller.source.namespace(namespace).map_err(|e| bad(e))?;
+    let uid = admin.controller.source.namespace(namespace).map_err(bad)?;
     let made = admin
         .tokens
         .create(&uid, namespace, &wanted.name, wanted.labels, wanted.uses, expires, wanted.allow_replace)

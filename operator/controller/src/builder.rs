@@ -2,6 +2,7 @@
 //! No keys here; nothing is signed.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ballast_bundle::{Digest, TargetName};
@@ -77,9 +78,8 @@ impl Builder {
         // Each source once, though many targets compile it.
         let mut models = BTreeMap::<Digest, Arc<Vec<u8>>>::new();
         for variant in &wanted.variants {
-            if !models.contains_key(&variant.source.digest) {
-                let bytes = self.read(&variant.source, MAX_MODEL).await?;
-                models.insert(variant.source.digest, Arc::new(bytes));
+            if let Entry::Vacant(place) = models.entry(variant.source.digest) {
+                place.insert(Arc::new(self.read(&variant.source, MAX_MODEL).await?));
             }
         }
         let (models, count) = (Arc::new(models), targets.len());

@@ -1,6 +1,7 @@
 //! The controller: holds the parts together, runs the passes, and answers the fleet's server.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -9,17 +10,18 @@ use ballast_bundle::{
     Contract, DeploymentRef, GatewayId, NamespaceUid, ReleaseNumber, ReleaseRef, SigningKey, TargetName, UnixMillis,
 };
 use ballast_fleet::registry::{Registry, Repository};
-use ballast_fleet::store::{GatewayRow, GatewayStore, StoredReport};
+use ballast_fleet::store::{GatewayRow, GatewayStore, StoreError, StoredReport};
 use ballast_fleet::{BoxFuture, Dispatch, Dispatched, Documents, Fleet, Wish};
 use tokio::sync::watch;
 
 use crate::administer::KeptTokens;
 use crate::builder::Builder;
+use crate::hearing::Hearing;
 use crate::jobs::Jobs;
 use crate::objects::Source;
 use crate::records::{self, Record};
 use crate::rollout::{Admission, Ration};
-use crate::roster::{self, Roster};
+use crate::roster::{self, Member, Roster};
 use crate::runners::Runners;
 use crate::serving::Published;
 use crate::state::{StateDir, StateError};
@@ -52,6 +54,7 @@ pub struct Controller {
     pub(crate) release_key: Arc<SigningKey>,
     pub(crate) epoch: u32,
     pub(crate) roster: Roster,
+    pub(crate) hearing: Hearing,
     pub(crate) jobs: Jobs,
     pub(crate) records: Mutex<BTreeMap<DeploymentRef, Record>>,
     pub(crate) targets: RwLock<Targets>,
@@ -63,6 +66,9 @@ pub struct Controller {
     pub(crate) preparing: Mutex<HashSet<(NamespaceUid, TargetName)>>,
     pub(crate) rations: Mutex<HashMap<(DeploymentRef, ReleaseNumber), Arc<Ration>>>,
     pub(crate) documents: Arc<Documents>,
+    filled: AtomicBool,
+    /// When each status was written last.
+    pub(crate) told: Mutex<HashMap<DeploymentRef, UnixMillis>>,
 }
 
 impl Controller {
@@ -93,6 +99,7 @@ impl Controller {
             release_key,
             epoch,
             roster: Roster::default(),
+            hearing: Hearing::default(),
             jobs: Jobs::default(),
             records: Mutex::new(records),
             targets: RwLock::default(),
@@ -104,24 +111,31 @@ impl Controller {
             preparing: Mutex::default(),
             rations: Mutex::default(),
             documents,
+            filled: AtomicBool::new(false),
+            told: Mutex::default(),
         }))
     }
 
     /// Passes until `stop` turns true.
     pub async fn run(self: Arc<Self>, fleet: Arc<Fleet>, mut stop: watch::Receiver<bool>) {
-        match self.roster.fill(self.store.as_ref(), &self.documents).await {
+        match self.fill().await {
             Ok(count) => tracing::info!(gateways = count, "read the gateway store"),
             Err(e) => tracing::error!(error = %e, "the gateway store could not be read; gateways count when they sync"),
         }
         loop {
             let objects = self.source.objects();
             self.administer(&objects, &fleet).await;
-            let this = Arc::clone(&self);
+            let (this, started) = (Arc::clone(&self), std::time::Instant::now());
             let busy = tokio::task::spawn_blocking(move || this.pass(&objects, ballast_fleet::now())).await;
             let busy = busy.unwrap_or_else(|e| {
                 tracing::error!(error = %e, "a pass was cut off; the next one goes on");
                 true
             });
+            // Of a large fleet every sync is news: passes take a fifth of one processor at most.
+            tokio::select! {
+                () = tokio::time::sleep(started.elapsed() * 4) => {}
+                _ = stop.wait_for(|s| *s) => return,
+            }
             tokio::select! {
                 () = self.source.changed() => {}
                 () = self.roster.changed() => {}
@@ -137,12 +151,29 @@ impl Controller {
         records::save(&self.state, record)
     }
 
-    /// After the store was lost nobody is judged until every gateway had two chances to speak.
-    pub(crate) fn may_decide(&self, now: UnixMillis) -> bool {
-        let born = self.store.born();
-        let lost = born.0 > self.state.installation().created.0.saturating_add(60_000);
+    /// Nobody is judged before every gateway had two chances to speak: after the operator was away it does not know yet what
+    /// happened meanwhile. Once all of `members` have spoken it does, unless the store was lost, and with it who they are.
+    pub(crate) fn may_decide(&self, members: &[Member], now: UnixMillis) -> bool {
+        let (since, born) = (self.hearing.since(), self.store.born());
+        let lost =
+            born.0 > self.state.installation().created.0.saturating_add(60_000) || !self.filled.load(Ordering::Acquire);
         let quiet = u64::try_from(self.settings.sync.as_millis()).unwrap_or(u64::MAX).saturating_mul(2);
-        !lost || now.0 >= born.0.saturating_add(quiet)
+        if now.0 >= since.0.saturating_add(quiet) {
+            return true;
+        }
+        !lost && members.iter().all(|m| m.row.last_seen.is_some_and(|seen| seen >= since))
+    }
+
+    /// What is remembered of a deployment.
+    pub fn record(&self, deployment: &DeploymentRef) -> Option<Record> {
+        self.records.lock().unwrap_or_else(PoisonError::into_inner).get(deployment).cloned()
+    }
+
+    /// Reads the gateways that are stored. Until it has, nobody is judged before two syncs.
+    pub async fn fill(&self) -> Result<usize, StoreError> {
+        let count = self.roster.fill(self.store.as_ref(), &self.documents).await?;
+        self.filled.store(true, Ordering::Release);
+        Ok(count)
     }
 
     /// A target by its name.

@@ -20,7 +20,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 pub enum JobState {
     /// In people's words.
     Running(String),
-    /// This time. The next poll after a while tries again.
+    /// This time, or the last time it was tried. A poll after a while tries again.
     Failed(BuilderError),
     /// All of it.
     Done(Builds),
@@ -33,6 +33,7 @@ struct Job {
     task: Option<JoinHandle<()>>,
     result: Arc<Mutex<Option<Result<Builds, BuilderError>>>>,
     failures: u32,
+    last: Option<BuilderError>,
     not_before: UnixMillis,
 }
 
@@ -76,7 +77,7 @@ impl Jobs {
                 let wait = FIRST_WAIT.saturating_mul(1 << job.failures.min(6)).min(LONGEST_WAIT);
                 job.failures += 1;
                 job.not_before = UnixMillis(now.0.saturating_add(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)));
-                job.progress.say(format!("{error} (tried again soon)"));
+                job.last = Some(error.clone());
                 return JobState::Failed(error);
             }
             None => {}
@@ -84,7 +85,8 @@ impl Jobs {
         if job.task.is_none() && now >= job.not_before {
             job.start(wanted, targets.to_vec(), builder, &self.finished);
         }
-        JobState::Running(job.progress.last())
+        // Why it did not work is news until it does.
+        job.last.clone().map_or_else(|| JobState::Running(job.progress.last()), JobState::Failed)
     }
 
     /// Stops and forgets a deployment's build.
@@ -101,6 +103,7 @@ impl Job {
             task: None,
             result: Arc::default(),
             failures: 0,
+            last: None,
             not_before: UnixMillis(0),
         }
     }

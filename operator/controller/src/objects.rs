@@ -45,13 +45,43 @@ pub struct Objects {
     pub gateways: Vec<(NamespaceUid, GatewayId, Wish)>,
 }
 
+/// `ballast.dev/retry`: another try of the release with this counter. The same release may be retried again, as the next
+/// attempt: `COUNTER`, then `COUNTER/2`, ….
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retry {
+    /// Of the release that failed.
+    pub counter: u64,
+    /// 1 the first time.
+    pub attempt: u32,
+}
+
+impl std::fmt::Display for Retry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.attempt {
+            0 | 1 => write!(f, "{}", self.counter),
+            attempt => write!(f, "{}/{attempt}", self.counter),
+        }
+    }
+}
+
+impl std::str::FromStr for Retry {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (counter, attempt) = text.trim().split_once('/').unwrap_or((text.trim(), "1"));
+        Ok(Self { counter: counter.parse()?, attempt: attempt.parse()? })
+    }
+}
+
 /// What an administrator asks for through the socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Overlay {
     /// `spec.rollout.paused`.
     Paused(bool),
+    /// `spec.rollout.paused: false`, and another try of a release that halted.
+    Resume(Retry),
     /// `ballast.dev/retry`.
-    Retry(u64),
+    Retry(Retry),
     /// `spec.model` from a revision.
     Model(serde_json::Value),
 }

@@ -10,14 +10,18 @@ use ballast_fleet::registry::Repository;
 use crate::controller::Controller;
 use crate::objects::Objects;
 use crate::records::{self, Record};
-use crate::serving::{Published, Serving};
+use crate::serving::{Hurry, Published, Serving};
 use crate::status::{self, Trouble};
 use crate::targets::Targets;
 use crate::wanted::Wanted;
 
+/// Between two writes of a status whose phase and conditions are the same.
+const STATUS_MILLIS: u64 = 2_000;
+
 impl Controller {
     /// Blocking. Returns whether something is under way, so that the next pass should come soon.
-    pub(crate) fn pass(self: &Arc<Self>, objects: &Objects, now: UnixMillis) -> bool {
+    pub fn pass(self: &Arc<Self>, objects: &Objects, now: UnixMillis) -> bool {
+        self.hearing.pass(now);
         *self.targets.write().unwrap_or_else(PoisonError::into_inner) = Targets::new(&objects.targets);
         let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
         let mut published = Published { complete: true, namespaces: HashMap::new() };
@@ -31,14 +35,8 @@ impl Controller {
                     // What ran goes on: the last record still says what to serve.
                     let trouble = Trouble { reason: Reason::InvalidSpec, message: e.to_string() };
                     let deployment = object.deployment();
-                    if let Some(record) = records.get(&deployment)
-                        && let Some(serving) = previous(&self.published(), &deployment)
-                    {
-                        published.namespaces.entry(deployment.namespace.clone()).or_default().push(serving);
-                        self.tell(object, Some(record), None, Some(&trouble), now);
-                    } else {
-                        self.tell(object, None, None, Some(&trouble), now);
-                    }
+                    self.keep(records.get(&deployment), &deployment, &mut published);
+                    self.tell(object, records.get(&deployment), None, Some(&trouble), now);
                 }
             }
         }
@@ -46,6 +44,8 @@ impl Controller {
         for (index, wanted) in &wishes {
             let object = &objects.deployments[*index];
             if let Some(message) = conflicts.get(&wanted.deployment) {
+                // What ran goes on, but on gateways that are the other's.
+                self.keep(records.get(&wanted.deployment), &wanted.deployment, &mut published);
                 let trouble = Trouble { reason: Reason::NameConflict, message: message.clone() };
                 self.tell(object, records.get(&wanted.deployment), Some(wanted), Some(&trouble), now);
                 continue;
@@ -55,14 +55,14 @@ impl Controller {
                 .or_insert_with(|| Record::new(wanted.deployment.clone(), wanted.namespace_name.clone()));
             match self.reconcile(wanted, record, now) {
                 Ok(serving) => {
-                    busy |= serving.hurry;
+                    busy |= serving.hurry != Hurry::Nobody;
                     published.namespaces.entry(wanted.deployment.namespace.clone()).or_default().push(serving);
                     self.tell(object, Some(record), Some(wanted), None, now);
                 }
                 Err(e) => {
                     tracing::error!(deployment = %wanted.deployment, error = %e, "the state directory failed");
                     busy = true;
-                    published.namespaces.extend(keep(&self.published(), &wanted.deployment));
+                    self.keep(Some(record), &wanted.deployment, &mut published);
                     let trouble = Trouble { reason: Reason::BundleUnavailable, message: e.to_string() };
                     self.tell(object, Some(record), Some(wanted), Some(&trouble), now);
                 }
@@ -173,14 +173,29 @@ impl Controller {
         now: UnixMillis,
     ) {
         let status = status::of(&object.object, record, wanted.map(AsRef::as_ref), trouble, now);
+        let deployment = object.deployment();
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let recent = told.get(&deployment).is_some_and(|last| now >= *last && now.0 - last.0 < STATUS_MILLIS);
+        if recent && !status::turned(object.object.status.as_ref(), &status) {
+            return;
+        }
+        told.insert(deployment, now);
+        drop(told);
         self.source.put_status(object, status);
+    }
+
+    /// What gateways were told of a deployment until now is what they are told from now on; nobody is given more.
+    fn keep(&self, record: Option<&Record>, deployment: &DeploymentRef, published: &mut Published) {
+        let standing = record.and_then(|record| self.standing(record));
+        let Some(mut serving) = previous(&self.published(), deployment).or(standing) else { return };
+        (serving.yields, serving.hurry) = (true, Hurry::Nobody);
+        if let Some((_, admission)) = &serving.update {
+            admission.ration.allow(admission.ration.given(), 0);
+        }
+        published.namespaces.entry(deployment.namespace.clone()).or_default().push(serving);
     }
 }
 
 fn previous(published: &Published, deployment: &DeploymentRef) -> Option<Serving> {
     published.namespaces.get(&deployment.namespace)?.iter().find(|s| s.deployment == *deployment).cloned()
-}
-
-fn keep(published: &Published, deployment: &DeploymentRef) -> Option<(NamespaceUid, Vec<Serving>)> {
-    previous(published, deployment).map(|s| (deployment.namespace.clone(), vec![s]))
 }

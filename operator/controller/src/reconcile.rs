@@ -15,10 +15,10 @@ use ballast_crds::conditions::Reason;
 use crate::builder::{BuilderError, Builds, Built};
 use crate::controller::Controller;
 use crate::jobs::JobState;
-use crate::records::{Failure, Phase, Record, Release, TargetBuild};
+use crate::records::{Failure, Phase, Record, Release, Served, TargetBuild};
 use crate::rollout::{self, Action, Admission, Counts, Decision, RolloutState, WaitCause};
 use crate::roster::Member;
-use crate::serving::{Offer, Serving};
+use crate::serving::{Hurry, Offer, Serving};
 use crate::state::StateError;
 use crate::targets::Target;
 use crate::wanted::Wanted;
@@ -26,6 +26,8 @@ use crate::workers::BuildError;
 
 /// A clock this far behind the last counter is wrong: nothing is issued under it.
 const CLOCK_BEHIND: u64 = 24 * 3600 * 1000;
+/// Fleets under this size sync at rollout's pace as a whole: nobody waits for its turn to hear of a release.
+const SMALL_FLEET: usize = 32;
 /// Failures kept for people.
 const FAILURES: usize = 10;
 
@@ -39,19 +41,23 @@ impl Controller {
         now: UnixMillis,
     ) -> Result<Serving, StateError> {
         let before = serde_json::to_vec(record).ok();
-        // Dereference (no client): gateways and targets as they are now.
+        // First, since every index below counts from the oldest release that is kept.
+        record.prune(wanted.history, &wanted.identity);
+        // Dereference (no client): gateways and targets as they are now. What may be given is set off against what was
+        // given before the gateways were counted: a sync in between makes the next step smaller, never larger.
+        let given = self.given(wanted, record);
         let members = self.roster.select(&wanted.deployment.namespace, |row| wanted.selector.matches(&row.labels));
         let targets = self.targets_of(wanted, &members);
         // The release that the wish asks for.
         let current = self.current(wanted, record, now);
-        let deciding = self.may_decide(now);
+        let deciding = self.may_decide(&members, now);
         if let Some(index) = current {
             match record.releases[index].phase {
                 Phase::Compiling => self.compile(wanted, record, index, &targets, &members, now)?,
                 Phase::RollingOut | Phase::Active | Phase::Paused => {
                     self.extend(wanted, record, index, &targets, now)?;
                     if deciding {
-                        self.decide(wanted, record, index, &members, now);
+                        self.decide(wanted, record, index, &members, given, now);
                     }
                 }
                 Phase::RolledBack | Phase::Refused | Phase::Superseded => {}
@@ -59,11 +65,23 @@ impl Controller {
             self.observe(record, index, &members, wanted);
         }
         collect_failures(record, &members);
-        record.prune(wanted.history);
+        let serving = self.serving(wanted, record, current, members.len());
+        record.served = Some(Served {
+            model: serving.model.clone(),
+            selector: serving.selector.clone(),
+            update: serving.update.as_ref().map(|(offer, _)| offer.number),
+            trial: serving.trial.clone(),
+        });
         if serde_json::to_vec(record).ok() != before {
             self.save(record)?;
         }
-        Ok(self.serving(wanted, record, current))
+        Ok(serving)
+    }
+
+    /// How many gateways were given the release that is wanted, so far.
+    fn given(&self, wanted: &Wanted, record: &Record) -> u64 {
+        let newest = record.releases.iter().rfind(|r| r.identity == wanted.identity);
+        newest.and_then(|r| r.number).map_or(0, |number| self.ration(&wanted.deployment, number).given())
     }
 
     /// The targets that a release must be built for: found among the selected gateways, and allowed by the spec.
@@ -77,13 +95,12 @@ impl Controller {
         let newest = record.releases.iter().rposition(|r| r.identity == wanted.identity);
         if let Some(index) = newest {
             let release = &record.releases[index];
-            let retry = release.phase == Phase::RolledBack
-                && wanted.retry.is_some_and(|c| release.number.is_some_and(|n| n.counter == c));
-            let hold = release.phase == Phase::Paused && release.rollout.halted().is_some() && !release.resumed;
-            if hold && wanted.retry.is_some_and(|c| release.number.is_some_and(|n| n.counter == c)) {
+            let asked = wanted.retry.filter(|r| release.number.is_some_and(|n| n.counter.0 == r.counter));
+            let retry = release.phase == Phase::RolledBack && asked.is_some();
+            if let Some(asked) = asked.filter(|r| release.is_halted() && r.attempt > release.resumes) {
                 let release = &mut record.releases[index];
                 release.rollout = release.rollout.clone().resumed(&release.counts, now);
-                (release.resumed, release.cause) = (true, None);
+                (release.resumes, release.cause) = (asked.attempt, None);
                 release.enter(Phase::RollingOut, Reason::RollingOut, "a person let it go on", now);
             }
             let release = &record.releases[index];
@@ -91,7 +108,7 @@ impl Controller {
                 // Whoever goes back to an older release wants it again, under a new counter.
                 Phase::Superseded => record.stable != release.number || release.number.is_none(),
                 Phase::RolledBack => retry,
-                Phase::Refused => wanted.retry == Some(Counter(release.created.0)),
+                Phase::Refused => wanted.retry.is_some_and(|r| r.counter == release.created.0),
                 Phase::Compiling | Phase::RollingOut | Phase::Active | Phase::Paused => false,
             };
             if !again {
@@ -113,7 +130,7 @@ impl Controller {
             rollout: RolloutState::default(),
             counts: Counts::default(),
             cause: None,
-            resumed: false,
+            resumes: 0,
             reached: 0,
             rollback_micros: None,
             model: wanted.model_spec.clone(),
@@ -310,14 +327,22 @@ impl Controller {
     }
 
     /// Asks the planner (no client).
-    fn decide(&self, wanted: &Wanted, record: &mut Record, index: usize, members: &[Member], now: UnixMillis) {
+    fn decide(
+        &self,
+        wanted: &Wanted,
+        record: &mut Record,
+        index: usize,
+        members: &[Member],
+        given: u64,
+        now: UnixMillis,
+    ) {
         let release = &mut record.releases[index];
         let Some(number) = release.number else { return };
         let ration = self.ration(&wanted.deployment, number);
-        let given = ration.given();
         let eligible = |m: &Member| m.target.as_ref().is_some_and(|t| release.for_target(t).is_some());
+        let heard = self.hearing.since();
         let views =
-            members.iter().map(|m| rollout::view(m, &wanted.deployment, number, &release.identity, eligible(m)));
+            members.iter().map(|m| rollout::view(m, &wanted.deployment, number, &release.identity, eligible(m), heard));
         let looked = rollout::look(&release.rollout, views, &wanted.policy, release.since, now);
         ration.allow(given, looked.plan.may_give);
         release.rollout = looked.plan.state;
@@ -341,7 +366,7 @@ impl Controller {
                         release.enter(Phase::RolledBack, Reason::RolledBack, message, now);
                         if record.stable == Some(number) {
                             // What was active and failed later is nobody's fallback any more.
-                            record.stable = previous_stable(record);
+                            record.stable = record.previous_stable();
                         }
                     }
                 }
@@ -393,7 +418,30 @@ impl Controller {
 }
 
 impl Controller {
-    fn serving(&self, wanted: &Wanted, record: &Record, current: Option<usize>) -> Serving {
+    /// What goes on when the object cannot be acted on: who has a release keeps it, nobody is given one.
+    pub(crate) fn standing(&self, record: &Record) -> Option<Serving> {
+        let served = record.served.as_ref()?;
+        let update =
+            record.releases.iter().find(|r| r.number.is_some() && r.number == served.update && !r.phase.is_over());
+        Some(Serving {
+            deployment: record.deployment.clone(),
+            model: served.model.clone(),
+            selector: served.selector.clone(),
+            update: update.and_then(|r| self.admit(&record.deployment, r)),
+            stable: record.stable().and_then(Offer::of),
+            trial: served.trial.clone(),
+            hurry: Hurry::Nobody,
+            yields: true,
+        })
+    }
+
+    fn admit(&self, deployment: &DeploymentRef, release: &Release) -> Option<(Offer, Admission)> {
+        let ration = self.ration(deployment, release.number?);
+        let admission = Admission { identity: release.identity, threshold: release.rollout.threshold, ration };
+        Some((Offer::of(release)?, admission))
+    }
+
+    fn serving(&self, wanted: &Wanted, record: &Record, current: Option<usize>, members: usize) -> Serving {
         let current = current.map(|i| &record.releases[i]);
         let update = current.filter(|r| matches!(r.phase, Phase::RollingOut | Phase::Paused | Phase::Active));
         // A gateway that voted, and one that was just told to go back, are heard within a sync at rollout's pace.
@@ -401,26 +449,21 @@ impl Controller {
             matches!(r.phase, Phase::Compiling | Phase::RollingOut)
                 || record.stable != r.number && r.phase == Phase::Active
         });
-        let admit = |r: &Release| {
-            let ration = self.ration(&wanted.deployment, r.number?);
-            Some((Offer::of(r)?, Admission { identity: r.identity, threshold: r.rollout.threshold, ration }))
-        };
         Serving {
             deployment: wanted.deployment.clone(),
             model: wanted.model.clone(),
             selector: wanted.selector.clone(),
-            update: update.and_then(admit),
+            update: update.and_then(|r| self.admit(&wanted.deployment, r)),
             stable: record.stable().and_then(Offer::of),
             trial: wanted.trial.clone(),
-            hurry,
+            hurry: match hurry {
+                false => Hurry::Nobody,
+                true if members < SMALL_FLEET => Hurry::Everybody,
+                true => Hurry::Members,
+            },
+            yields: false,
         }
     }
-}
-
-/// The newest release that once finished its steps and was not found bad.
-fn previous_stable(record: &Record) -> Option<ReleaseNumber> {
-    let good = |r: &&Release| r.phase == Phase::Superseded && r.rollout.is_complete() && r.rollout.halted().is_none();
-    record.releases.iter().rev().find(good).and_then(|r| r.number)
 }
 
 /// What the first gateway said that failed.
@@ -504,7 +547,7 @@ fn collect_failures(record: &mut Record, members: &[Member]) {
             })
         })
         .collect();
-    found.extend(record.failures.drain(..));
+    found.append(&mut record.failures);
     found.sort_by(|a, b| b.time.cmp(&a.time).then_with(|| a.gateway.cmp(&b.gateway)));
     found.dedup();
     found.truncate(FAILURES);

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::rollout::{Counts, RolloutState};
 use crate::state::{self, StateDir, StateError};
+use crate::wanted::Selector;
 
 /// Where a release is, or what became of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -112,9 +113,9 @@ pub struct Release {
     /// What the first gateway said that failed on it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,
-    /// A person let it go on after a halt.
+    /// How often a person let it go on after a halt.
     #[serde(default)]
-    pub resumed: bool,
+    pub resumes: u32,
     /// Gateways that ran it on live requests.
     #[serde(default)]
     pub reached: u64,
@@ -134,6 +135,19 @@ impl Release {
         }
         self.reason = reason.as_str().to_owned();
         self.message = message.into();
+    }
+
+    /// It finished its steps once and was not found bad: a release to go back to.
+    pub fn is_proven(&self) -> bool {
+        matches!(self.phase, Phase::Active | Phase::Superseded)
+            && self.number.is_some()
+            && self.rollout.is_complete()
+            && self.rollout.halted().is_none()
+    }
+
+    /// It failed, and waits for a person.
+    pub const fn is_halted(&self) -> bool {
+        matches!(self.phase, Phase::Paused) && self.rollout.halted().is_some()
     }
 
     /// Why it is where it is.
@@ -185,6 +199,23 @@ pub struct Record {
     /// Newest first, at most 10.
     #[serde(default)]
     pub failures: Vec<Failure>,
+    /// As it was served last: what goes on when the object cannot be acted on any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub served: Option<Served>,
+}
+
+/// What is needed besides its releases to go on serving a deployment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Served {
+    /// The name it is served under.
+    pub model: String,
+    /// Which gateways.
+    pub selector: Selector,
+    /// The release that gateways take step by step, or took.
+    pub update: Option<ReleaseNumber>,
+    /// For gateways that try it.
+    pub trial: TrialPolicy,
 }
 
 impl Record {
@@ -198,6 +229,7 @@ impl Record {
             releases: Vec::new(),
             stable: None,
             failures: Vec::new(),
+            served: None,
         }
     }
 
@@ -207,14 +239,22 @@ impl Record {
         self.releases.iter().find(|r| r.number == Some(stable))
     }
 
-    /// Drops the oldest releases that are over and neither stable nor among the newest `keep`; returns them.
-    pub fn prune(&mut self, keep: usize) -> Vec<Release> {
+    /// The newest release, other than the stable one, that once finished its steps and was not found bad.
+    pub fn previous_stable(&self) -> Option<ReleaseNumber> {
+        self.releases.iter().rev().find(|r| r.number != self.stable && r.is_proven()).and_then(|r| r.number)
+    }
+
+    /// Drops the oldest releases that are over and neither stable, nor what a fleet would go back to from there, nor among
+    /// the newest `keep`, nor what is wanted now (a rolled back one that was forgotten would be tried again); returns them.
+    pub fn prune(&mut self, keep: usize, wanted: &Digest) -> Vec<Release> {
         let mut surplus = self.releases.len().saturating_sub(keep.max(1) + 1);
         let mut dropped = Vec::new();
-        let stable = self.stable;
+        let (stable, previous) = (self.stable, self.previous_stable());
         let mut kept = Vec::with_capacity(self.releases.len());
         for release in self.releases.drain(..) {
-            if surplus > 0 && release.phase.is_over() && (release.number.is_none() || release.number != stable) {
+            let needed = release.identity == *wanted
+                || release.number.is_some() && (release.number == stable || release.number == previous);
+            if surplus > 0 && release.phase.is_over() && !needed {
                 surplus -= 1;
                 dropped.push(release);
             } else {

@@ -10,13 +10,15 @@ use ballast_planner::{GatewayView, Plan, Policy, Score, StatusInput, Tally, plan
 
 use crate::roster::Member;
 
-/// What a gateway's row and report say of a release.
+/// What a gateway's row and report say of a release. Nobody is silent while this operator could not hear: `heard` is since
+/// when it could.
 pub fn view(
     member: &Member,
     deployment: &DeploymentRef,
     number: ReleaseNumber,
     identity: &Digest,
     eligible: bool,
+    heard: UnixMillis,
 ) -> GatewayView {
     let stored = member.report(deployment, number);
     GatewayView {
@@ -28,7 +30,8 @@ pub fn view(
             Vote::Passed => ballast_planner::Vote::Passed,
             Vote::Failed => ballast_planner::Vote::Failed,
         }),
-        last_seen: member.row.last_seen,
+        // One that has just enrolled had no time to speak.
+        last_seen: Some(member.row.last_seen.unwrap_or(member.row.enrolled).max(heard)),
     }
 }
 

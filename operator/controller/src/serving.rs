@@ -50,8 +50,21 @@ pub struct Serving {
     pub stable: Option<Offer>,
     /// For gateways that try the update.
     pub trial: TrialPolicy,
-    /// A rollout waits for word from gateways.
-    pub hurry: bool,
+    /// Whose word a rollout waits for.
+    pub hurry: Hurry,
+    /// Its object cannot be acted on: where another deployment serves the same name it steps back.
+    pub yields: bool,
+}
+
+/// Who syncs at rollout's pace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hurry {
+    /// Nothing is under way.
+    Nobody,
+    /// Gateways that hold the release, or may be given it.
+    Members,
+    /// Every selected gateway.
+    Everybody,
 }
 
 /// All deployments by namespace.
@@ -75,12 +88,22 @@ impl Published {
     ) -> (Assignment, bool) {
         let gateway = &member.row;
         let mut hurry = false;
-        let mut deployments = Vec::new();
-        for serving in self.namespaces.get(&gateway.namespace).into_iter().flatten() {
-            if !serving.selector.matches(&gateway.labels) {
+        let mut deployments = Vec::<AssignedDeployment>::new();
+        let all = self.namespaces.get(&gateway.namespace).into_iter().flatten();
+        let mut all: Vec<&Serving> = all.filter(|serving| serving.selector.matches(&gateway.labels)).collect();
+        all.sort_by_key(|serving| serving.yields);
+        for serving in all {
+            if serving.yields && deployments.iter().any(|other| other.model == serving.model) {
                 continue;
             }
-            hurry |= serving.hurry;
+            hurry |= match serving.hurry {
+                Hurry::Nobody => false,
+                Hurry::Everybody => true,
+                Hurry::Members => serving.update.as_ref().is_some_and(|(offer, admission)| {
+                    member.was_given(&serving.deployment, offer.number)
+                        || is_member(&admission.identity, &gateway.id, admission.threshold)
+                }),
+            };
             let stable = serving.stable.as_ref().and_then(|o| o.for_target(target));
             let update = serving
                 .update

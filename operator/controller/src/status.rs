@@ -54,6 +54,18 @@ pub fn of(
     }
 }
 
+/// Whether phase, conditions or generation differ: what others wait for, and so is written at once.
+pub fn turned(before: Option<&ModelDeploymentStatus>, after: &ModelDeploymentStatus) -> bool {
+    let Some(before) = before else { return true };
+    let words = |status: &ModelDeploymentStatus| -> Vec<(String, String, String)> {
+        status.conditions.iter().map(|c| (c.type_.clone(), c.status.clone(), c.reason.clone())).collect()
+    };
+    before.phase != after.phase
+        || before.observed_generation != after.observed_generation
+        || before.update_release != after.update_release
+        || words(before) != words(after)
+}
+
 fn situation(release: &Release) -> Situation {
     let reason = release.reason();
     match release.phase {

@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 
 use ballast_bundle::{
-    Counter, DeploymentRef, Digest, GoldenMatch, NamespaceUid, TargetName, Tolerance, TrialPolicy, Verification,
+    DeploymentRef, Digest, GoldenMatch, NamespaceUid, TargetName, Tolerance, TrialPolicy, Verification,
 };
 use ballast_compiler::{InputOverride, RuntimeLimits};
 pub use ballast_crds::GatewaySelector as Selector;
 use ballast_crds::{ModelDeployment, QuantityError, RETRY_ANNOTATION, Source};
 use ballast_planner::{Policy, PolicyError};
 use kube::ResourceExt as _;
+
+use crate::objects::Retry;
 
 /// Why a ModelDeployment cannot be acted on. Most of these are refused before they are stored; this is the last gate.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -89,7 +91,7 @@ pub struct Wanted {
     /// Other tensors than the stable release's are meant.
     pub allow_contract_change: bool,
     /// `ballast.dev/retry`.
-    pub retry: Option<Counter>,
+    pub retry: Option<Retry>,
     /// Hash of model, runtime, verification and targets.
     pub identity: Digest,
 }
@@ -147,10 +149,7 @@ impl Wanted {
             targets.insert(name, limits(&spec.runtime.for_target(choice.runtime.as_ref()))?);
         }
         let trial = &spec.rollout.trial;
-        let retry = match object.annotations().get(RETRY_ANNOTATION) {
-            None => None,
-            Some(text) => text.parse().ok().map(Counter),
-        };
+        let retry = object.annotations().get(RETRY_ANNOTATION).and_then(|text| text.parse().ok());
         Ok(Self {
             deployment: DeploymentRef { namespace: namespace.clone(), name: object.name_any() },
             namespace_name: object.namespace().unwrap_or_else(|| "default".into()),

@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 use crate::compilation::Compiler;
 use crate::state::{self, StateDir, StateError};
 
-/// Crashes on one input after which it is not tried again by this process.
+/// Crashes on one input after which it is not tried again.
 const CRASHES: u32 = 2;
 
 /// A compilation has no result.
@@ -54,7 +54,7 @@ pub struct Workers {
     state: Arc<StateDir>,
     compiler: Arc<dyn Compiler>,
     slots: Semaphore,
-    crashes: Mutex<HashMap<Digest, (u32, String)>>,
+    crashes: Mutex<HashMap<Digest, u32>>,
 }
 
 impl Workers {
@@ -75,11 +75,6 @@ impl Workers {
         if let Some(outcome) = cached? {
             return Ok(outcome);
         }
-        let crashed = self.crashes.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
-        if let Some((count, message)) = crashed.filter(|(count, _)| *count >= CRASHES) {
-            tracing::debug!(count, "not compiled again");
-            return Err(BuildError::Crashed(message));
-        }
         let _slot = self.slots.acquire().await.map_err(|e| BuildError::Failed(e.to_string()))?;
         let compiler = Arc::clone(&self.compiler);
         let ran = blocking(move || compiler.compile(&request)).await?;
@@ -93,9 +88,13 @@ impl Workers {
             Err(error) => {
                 let message = error.to_string();
                 let mut crashes = self.crashes.lock().unwrap_or_else(PoisonError::into_inner);
-                let entry = crashes.entry(key).or_insert((0, String::new()));
-                *entry = (entry.0 + 1, message.clone());
-                if entry.0 >= CRASHES { Err(BuildError::Crashed(message)) } else { Err(BuildError::Failed(message)) }
+                let count = crashes.remove(&key).unwrap_or(0) + 1;
+                if count >= CRASHES {
+                    // Said, and so forgotten here: the release remembers it, and a person's retry is a new beginning.
+                    return Err(BuildError::Crashed(message));
+                }
+                crashes.insert(key, count);
+                Err(BuildError::Failed(message))
             }
         }
     }
@@ -213,9 +212,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_model_that_ends_its_worker_twice_is_not_tried_again() {
+    async fn every_second_end_of_a_worker_blames_the_model_so_that_a_retry_has_two_tries_again() {
         let (tries, error) = four_attempts(|| WorkerError::Memory { limit: 1 }).await;
-        assert_eq!(tries, CRASHES);
+        assert_eq!(tries, 2 * CRASHES);
         assert!(matches!(error, BuildError::Crashed(_)), "{error}");
     }
 

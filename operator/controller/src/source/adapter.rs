@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use ballast_bundle::{GatewayId, NamespaceUid};
@@ -10,7 +10,7 @@ use ballast_crds::{EnrollmentToken, Gateway, GatewayState, HardwareTarget, Model
 use ballast_fleet::{BoxFuture, Wish};
 use kube::ResourceExt as _;
 use serde::de::DeserializeOwned;
-use tokio::time::Instant;
+use tokio::sync::Notify;
 
 use super::directory::{Change, DirectorySource};
 use super::store::{Identity, Stored};
@@ -23,20 +23,38 @@ const LOOK: Duration = Duration::from_millis(400);
 /// The source, and the state directory that holds its store for as long as it is used.
 struct Directory {
     source: Mutex<DirectorySource>,
-    /// When the next look is due. Kept here because whoever waits for a change may give up and ask again, more often
-    /// than looks are due: the directory would never be read.
-    due: Mutex<Instant>,
+    changed: Notify,
     _state: Arc<StateDir>,
 }
 
-/// Opens a directory; its first look is done.
+/// Opens a directory; its first look is done, and it is looked at from now on for as long as somebody uses the source.
+/// Call it within a tokio runtime.
 pub fn open(directory: &Path, state: Arc<StateDir>) -> anyhow::Result<Arc<dyn Source>> {
     let mut source = DirectorySource::open(directory, &state.path(""))?;
     source.poll(ballast_fleet::now())?;
     for problem in source.problems() {
         tracing::warn!("{problem}");
     }
-    Ok(Arc::new(Directory { source: Mutex::new(source), due: Mutex::new(Instant::now() + LOOK), _state: state }))
+    let opened = Arc::new(Directory { source: Mutex::new(source), changed: Notify::new(), _state: state });
+    tokio::spawn(watch(Arc::downgrade(&opened)));
+    Ok(opened)
+}
+
+/// A task of its own: the controller waits for several things at once and gives each wait up when another one ends.
+async fn watch(directory: Weak<Directory>) {
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let Some(directory) = directory.upgrade() else { return };
+        // A look is a few stat calls; it reads and writes only when something changed.
+        let looked = tokio::task::spawn_blocking(move || {
+            if directory.look() {
+                directory.changed.notify_one();
+            }
+        });
+        if let Err(error) = looked.await {
+            tracing::error!("a look at the directory was cut off; the next one goes on: {error}");
+        }
+    }
 }
 
 impl Directory {
@@ -121,17 +139,7 @@ impl Source for Directory {
     }
 
     fn changed(&self) -> BoxFuture<'_, ()> {
-        Box::pin(async {
-            loop {
-                let due = *self.due.lock().unwrap_or_else(PoisonError::into_inner);
-                tokio::time::sleep_until(due).await;
-                *self.due.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now() + LOOK;
-                // A look is a few stat calls; it reads and writes only when something changed.
-                if tokio::task::block_in_place(|| self.look()) {
-                    return;
-                }
-            }
-        })
+        Box::pin(self.changed.notified())
     }
 
     fn put_status(&self, deployment: &Deployment, status: ModelDeploymentStatus) {
@@ -146,11 +154,14 @@ impl Source for Directory {
     fn overlay(&self, deployment: &Deployment, overlay: Overlay) -> Result<(), String> {
         self.source().overlay(&identity(deployment), |fields, own| match overlay {
             Overlay::Paused(paused) => fields.with_paused(own, Some(paused)),
-            Overlay::Retry(counter) => fields.with_retry(counter),
+            Overlay::Resume(retry) => fields.with_paused(own, Some(false)).with_retry(retry),
+            Overlay::Retry(retry) => fields.with_retry(retry),
             Overlay::Model(model) => fields.with_model(own, model),
         })?;
         // Whoever asks next sees the object's new generation: what status says of the old one is no answer to this wish.
-        self.look();
+        if self.look() {
+            self.changed.notify_one();
+        }
         Ok(())
     }
 

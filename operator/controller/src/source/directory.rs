@@ -15,6 +15,12 @@ use crate::state::StateError;
 /// A file that was written to more recently is looked at again first: somebody may still be writing.
 const SETTLE_MILLIS: u64 = 300;
 
+/// An object that no file holds any more is removed when it was missed for so long: a checkout of another branch, or a
+/// synchronisation, takes files away before it puts them back.
+const MISSED_MILLIS: u64 = 3_000;
+/// And at so many looks in a row: a clock that jumps, or a machine that slept, makes no absence.
+const MISSED_LOOKS: u32 = 4;
+
 /// What a look at the directory changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
@@ -59,6 +65,8 @@ pub struct DirectorySource {
     parsed: BTreeMap<PathBuf, Parsed>,
     /// Seen once, not yet old enough to be read.
     fresh: BTreeMap<PathBuf, Stamp>,
+    /// Objects that no file holds: since when, and at how many looks.
+    missed: BTreeMap<Identity, (UnixMillis, u32)>,
     problems: Vec<Problem>,
     whole: bool,
 }
@@ -72,6 +80,7 @@ impl DirectorySource {
             admission: Admission::default(),
             parsed: BTreeMap::new(),
             fresh: BTreeMap::new(),
+            missed: BTreeMap::new(),
             problems: Vec::new(),
             whole: false,
         })
@@ -119,8 +128,8 @@ impl DirectorySource {
 
     /// The user's own object, without overlays.
     fn own(&self, identity: &Identity) -> Option<Value> {
-        let documents = self.parsed.values().filter_map(|parsed| parsed.documents.as_ref().ok()).flatten();
-        documents.filter(|document| self.identity(document).as_ref() == Some(identity)).last().cloned()
+        let mut documents = self.parsed.values().filter_map(|parsed| parsed.documents.as_ref().ok()).flatten();
+        documents.rfind(|document| self.identity(document).as_ref() == Some(identity)).cloned()
     }
 
     fn identity(&self, document: &Value) -> Option<Identity> {
@@ -140,6 +149,8 @@ impl DirectorySource {
     pub fn poll(&mut self, now: UnixMillis) -> Result<Vec<Change>, StateError> {
         self.problems.clear();
         self.whole = false;
+        // A look that cannot be finished misses nothing.
+        let before = std::mem::take(&mut self.missed);
         let files = match files::list(&self.directory) {
             Ok(files) => files,
             Err(message) => {
@@ -177,13 +188,23 @@ impl DirectorySource {
         let unreadable: BTreeSet<PathBuf> =
             self.parsed.iter().filter(|(_, parsed)| parsed.documents.is_err()).map(|(file, _)| file.clone()).collect();
         settled &= self.fresh.is_empty();
-        let gone: Vec<Identity> = self
+        let absent = |stored: &&Stored| !kept.contains(&stored.identity) && !unreadable.contains(&stored.file);
+        let missed: BTreeMap<Identity, (UnixMillis, u32)> = self
             .store
             .objects()
-            .filter(|stored| settled && !kept.contains(&stored.identity) && !unreadable.contains(&stored.file))
-            .map(|stored| stored.identity.clone())
+            .filter(absent)
+            .map(|stored| {
+                let (since, looks) = before.get(&stored.identity).copied().unwrap_or((now, 0));
+                (stored.identity.clone(), (since, looks.saturating_add(1)))
+            })
             .collect();
-        for identity in gone {
+        let gone = |since: UnixMillis, looks| {
+            settled && looks >= MISSED_LOOKS && now.0.saturating_sub(since.0) >= MISSED_MILLIS
+        };
+        let (gone, missed): (BTreeMap<_, _>, _) =
+            missed.into_iter().partition(|(_, (since, looks))| gone(*since, *looks));
+        self.missed = missed;
+        for identity in gone.into_keys() {
             self.store.remove(&identity)?;
             changes.push(Change::Removed(identity));
         }

@@ -5,9 +5,9 @@
 //! asks for.
 
 mod adapter;
-mod directory;
+pub mod directory;
 mod files;
 mod overlay;
-mod store;
+pub mod store;
 
 pub use adapter::open;

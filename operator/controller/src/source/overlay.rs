@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::store::Identity;
+use crate::objects::Retry;
 use crate::state::{StateError, read_json, write_json};
 
 /// A value that lies over one of the user's, for as long as the user's is the same.
@@ -35,6 +36,9 @@ pub struct OverlaidFields {
     /// The annotation `ballast.dev/retry`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     retry: Option<u64>,
+    /// Which retry of that release it is; 1 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    attempt: Option<u32>,
 }
 
 const PAUSED: &str = "/spec/rollout/paused";
@@ -83,9 +87,9 @@ impl OverlaidFields {
         self
     }
 
-    /// With the annotation that asks for another try of the release with this counter.
-    pub const fn with_retry(mut self, counter: u64) -> Self {
-        self.retry = Some(counter);
+    /// With the annotation that asks for another try of a release.
+    pub const fn with_retry(mut self, retry: Retry) -> Self {
+        (self.retry, self.attempt) = (Some(retry.counter), Some(retry.attempt));
         self
     }
 
@@ -104,10 +108,11 @@ impl OverlaidFields {
         if let (Some(over), Some(spec)) = (model, object.get_mut("spec").and_then(Value::as_object_mut)) {
             spec.insert("model".into(), over.value);
         }
-        if let (Some(retry), Some(metadata)) = (self.retry, object.get_mut("metadata").and_then(Value::as_object_mut))
+        if let (Some(counter), Some(metadata)) = (self.retry, object.get_mut("metadata").and_then(Value::as_object_mut))
             && let Some(annotations) =
                 metadata.entry("annotations").or_insert_with(|| Value::Object(serde_json::Map::new())).as_object_mut()
         {
+            let retry = Retry { counter, attempt: self.attempt.unwrap_or(1) };
             annotations.insert(ballast_crds::RETRY_ANNOTATION.into(), retry.to_string().into());
         }
         object

@@ -1,0 +1,6 @@
+//! The controller from the outside: objects and syncs in, assignments and status out.
+
+mod directory;
+mod harness;
+mod rollouts;
+mod wishes;

@@ -1,0 +1,71 @@
+//! Objects that cannot be acted on: what ran goes on.
+
+use ballast_crds::conditions::Reason;
+
+use crate::harness::World;
+
+fn named(object: &mut serde_json::Value, model: &str, line: &str) {
+    object["spec"]["model"]["name"] = model.into();
+    object["spec"]["gatewaySelector"]["matchLabels"]["line"] = line.into();
+}
+
+#[tokio::test]
+async fn a_name_that_is_taken_stops_nobody_who_ran() {
+    let mut world = World::new().await;
+    world.gateway("gw-a", &[("line", "a")]).await;
+    world.gateway("gw-b", &[("line", "b")]).await;
+    world.rolled_out("first", "1.0.0", &["gw-a"]).await;
+    world.wish("second", "1.5.0", |o| named(o, "second", "b"));
+    let active = ballast_controller::records::Phase::Active;
+    let serves = ballast_bundle::protocol::ReleaseState::Active;
+    world.until("second", active, &["gw-b"], serves).await;
+
+    // Now it wants the first one's name, on the first one's gateways too.
+    world.wish("second", "1.5.0", |o| named(o, "first", "a"));
+    for restarted in [false, true] {
+        if restarted {
+            world = world.restarted(5_000).await;
+            world.sync("gw-a", Vec::new()).await;
+            world.sync("gw-b", Vec::new()).await;
+        }
+        world.pass().await;
+        let status = world.source.statuses.lock().unwrap()["second"].clone();
+        assert!(status.conditions.iter().any(|c| c.reason == Reason::NameConflict.as_str()), "{status:?}");
+        for _ in 0..200 {
+            // The runner is prepared beside the passes.
+            world.pass().await;
+            if world.sync("gw-b", Vec::new()).await.assignment.is_some() {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        }
+        let told = world.told("gw-b", "second").await.expect("it is still told of it");
+        assert_eq!((told.model.as_str(), told.want.unwrap().version.as_str()), ("second", "1.5.0"));
+        assert_eq!(world.told("gw-a", "first").await.unwrap().want.unwrap().version, "1.0.0");
+        assert!(world.told("gw-a", "second").await.is_none());
+    }
+}
+
+#[tokio::test]
+async fn a_wish_that_cannot_be_read_stops_neither_itself_nor_its_neighbours() {
+    let mut world = World::new().await;
+    world.gateway("gw-a", &[("line", "a")]).await;
+    world.rolled_out("broken", "1.0.0", &["gw-a"]).await;
+    world.rolled_out("fine", "1.5.0", &["gw-a"]).await;
+    world.wish("broken", "2.0.0", |o| o["spec"]["model"]["source"]["digest"] = "sha256:no".into());
+    world.pass().await;
+    assert_eq!(world.told("gw-a", "broken").await.unwrap().want.unwrap().version, "1.0.0");
+    assert_eq!(world.told("gw-a", "fine").await.unwrap().want.unwrap().version, "1.5.0");
+}
+
+#[tokio::test]
+async fn a_selector_that_matches_nothing_says_so_and_builds_nothing() {
+    let world = World::new().await;
+    world.wish("digits", "1.0.0", |_| {});
+    world.pass().await;
+    let status = world.source.statuses.lock().unwrap()["digits"].clone();
+    let ready = status.conditions.iter().find(|c| c.type_ == "Ready").unwrap();
+    assert_eq!(ready.reason, Reason::NoGatewaySelected.as_str());
+    assert!(ready.message.contains("gatewaySelector"), "{}", ready.message);
+    assert!(world.newest("digits").number.is_none());
+}
