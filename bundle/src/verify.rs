@@ -3,6 +3,7 @@
 //!
 //! What arrives is [`Unverified`] and has no way to run; [`Verified`] comes only from here.
 
+use std::collections::BTreeSet;
 use std::ops::Deref;
 
 use serde::Deserialize;
@@ -25,6 +26,9 @@ pub const MAX_STATEMENT_BYTES: usize = 64 << 10;
 pub const MAX_CONTRACT_BYTES: usize = 1 << 20;
 /// Clock skew that is tolerated: one day.
 pub const CLOCK_SKEW_MILLIS: u64 = 24 * 60 * 60 * 1000;
+/// Longest life of a pointer, 400 days: what an air-gapped gateway may be given. A longer one is a mistake, and would let an
+/// old assignment be installed for as long as it lives.
+pub const MAX_POINTER_LIFE_MILLIS: u64 = 400 * 24 * 60 * 60 * 1000;
 /// The format number that this version reads and writes.
 pub const FORMAT: u32 = 1;
 
@@ -183,6 +187,9 @@ impl Unverified<Envelope> {
         if pointer.issued > pointer.expires {
             return Err(VerifyError::Malformed("the pointer expires before it was issued"));
         }
+        if pointer.expires.0.saturating_sub(pointer.issued.0) > MAX_POINTER_LIFE_MILLIS {
+            return Err(VerifyError::Malformed("the pointer lives for more than 400 days"));
+        }
         if pointer.audience != *audience {
             return Err(VerifyError::Audience);
         }
@@ -198,6 +205,7 @@ impl Unverified<&[u8]> {
         if assignment.namespace != pointer.audience.namespace {
             return Err(VerifyError::Mismatch("namespace"));
         }
+        consistent(&assignment)?;
         Ok(Verified(assignment))
     }
 
@@ -319,6 +327,44 @@ impl Unverified<&[u8]> {
         };
         if named == subject { Ok(statement) } else { Err(VerifyError::Mismatch("subject")) }
     }
+}
+
+/// One namespace, names that can be paths and file names, nothing twice.
+fn consistent(assignment: &Assignment) -> Result<(), VerifyError> {
+    let malformed = |what: &'static str| Err(VerifyError::Malformed(what));
+    let (mut models, mut deployments) = (BTreeSet::new(), BTreeSet::new());
+    for assigned in &assignment.deployments {
+        if assigned.deployment.namespace != assignment.namespace {
+            return Err(VerifyError::Mismatch("namespace"));
+        }
+        if !is_name(&assigned.deployment.name) || !is_name(&assigned.model) {
+            return malformed("the assignment has a name that no deployment or model can have");
+        }
+        if !models.insert(&assigned.model) || !deployments.insert(&assigned.deployment) {
+            return malformed("the assignment has one model or deployment twice");
+        }
+        let releases = assigned.want.iter().chain(&assigned.stable);
+        if !releases.map(|release| release.repository.as_str()).all(is_repository) {
+            return malformed("the assignment has a repository that no registry can have");
+        }
+    }
+    if !assignment.runner.iter().all(|runner| is_repository(&runner.repository)) {
+        return malformed("the assignment has a repository that no registry can have");
+    }
+    Ok(())
+}
+
+/// What `metadata.name` and `model.name` may be: it becomes a file name on the gateway and a part of paths.
+fn is_name(name: &str) -> bool {
+    let outer = |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    let bytes = name.as_bytes();
+    let inner = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_' | b'.');
+    bytes.len() <= 253 && outer(bytes.first()) && outer(bytes.last()) && bytes.iter().all(inner)
+}
+
+/// OCI distribution's `name`, as far as ours go: parts between slashes.
+fn is_repository(repository: &str) -> bool {
+    repository.len() <= 255 && repository.split('/').all(is_name)
 }
 
 fn same_release(

@@ -591,3 +591,156 @@ fn the_runners_of_another_target_have_a_floor_of_their_own() {
     assert_eq!(admit(&fallen_back(3), None), Ok(()));
     assert_eq!(admit(&fallen_back(2), None).unwrap_err(), "runner: release 1.2 is below the floor 1.3");
 }
+
+/// The good world's pointer over an assignment that was edited before it was signed for.
+fn assigned(edit: impl FnOnce(&mut Assignment)) -> Result<(), String> {
+    let world = World::good();
+    let mut files = world.clone().files();
+    let mut assignment: Assignment = serde_json::from_slice(&files["assignment.json"]).unwrap();
+    edit(&mut assignment);
+    let assignment = to_json(&assignment);
+    pointed(&mut files, |pointer| pointer.assignment = manifest::blob_of(&assignment));
+    files.insert("assignment.json".into(), assignment);
+    admit(&files, None)
+}
+
+/// Signs the pointer anew after an edit.
+fn pointed(files: &mut Files, edit: impl FnOnce(&mut Pointer)) {
+    use base64::Engine as _;
+    let payload = envelope(files, "pointer.json").payload;
+    let payload = base64::engine::general_purpose::STANDARD.decode(payload).unwrap();
+    let mut pointer: Pointer = serde_json::from_slice(&payload).unwrap();
+    edit(&mut pointer);
+    let keys: Vec<SigningKey> = ASSIGNMENT[..2].iter().map(|k| key(*k)).collect();
+    let signed = sign_envelope(POINTER_TYPE, &to_json(&pointer), &keys.iter().collect::<Vec<_>>());
+    files.insert("pointer.json".into(), to_json(&signed));
+}
+
+#[test]
+fn an_assignment_is_one_namespaces_with_names_that_can_be_and_nothing_twice() {
+    assert_eq!(assigned(|_| ()), Ok(()));
+    let name = "assignment: malformed document: the assignment has a name that no deployment or model can have";
+    let repository = "assignment: malformed document: the assignment has a repository that no registry can have";
+    let twice = "assignment: malformed document: the assignment has one model or deployment twice";
+    let foreign = assigned(|a| a.deployments[0].deployment.namespace = "other".parse().unwrap()).unwrap_err();
+    assert!(foreign.contains("another namespace"), "{foreign}");
+    for bad in ["", "..", "../x", "a/b", "A", "a\0", &"a".repeat(254)] {
+        assert_eq!(assigned(|a| a.deployments[0].model = bad.into()).unwrap_err(), name, "{bad:?}");
+        assert_eq!(assigned(|a| a.deployments[0].deployment.name = bad.into()).unwrap_err(), name, "{bad:?}");
+    }
+    for bad in ["", "/", "a//b", "a/../b", "/a", "a?x=1", "http://h/x"] {
+        let want = |a: &mut Assignment| a.deployments[0].want.as_mut().unwrap().repository = bad.into();
+        assert_eq!(assigned(want).unwrap_err(), repository, "{bad:?}");
+        assert_eq!(
+            assigned(|a| a.runner.as_mut().unwrap().repository = bad.into()).unwrap_err(),
+            repository,
+            "{bad:?}"
+        );
+    }
+    let again = |a: &mut Assignment, other: &str| {
+        let mut second = a.deployments[0].clone();
+        second.deployment.name = other.into();
+        a.deployments.push(second);
+    };
+    assert_eq!(assigned(|a| again(a, "another")).unwrap_err(), twice, "one model by two deployments");
+    let both = |a: &mut Assignment| {
+        again(a, "digits");
+        a.deployments[1].model = "another".into();
+    };
+    assert_eq!(assigned(both).unwrap_err(), twice, "one deployment under two models");
+}
+
+#[test]
+fn a_pointer_lives_for_400_days_at_most() {
+    let lives = |millis: u64| {
+        let mut files = World::good().files();
+        pointed(&mut files, |pointer| pointer.expires = UnixMillis(ISSUED + millis));
+        admit(&files, None)
+    };
+    assert_eq!(lives(400 * DAY), Ok(()));
+    let refused = lives(400 * DAY + 1).unwrap_err();
+    assert_eq!(refused, "pointer: malformed document: the pointer lives for more than 400 days");
+}
+
+/// Two documents under one sequence: both verify, and tell apart by what they name; the gateway keeps the first.
+#[test]
+fn two_documents_under_one_sequence_can_be_told_apart() {
+    let good = World::good().files();
+    let first = Unverified::new(envelope(&good, "root-1.json")).first_root().unwrap();
+    let root = Unverified::new(envelope(&good, "root-2.json")).next_root(&first).unwrap();
+    let mut other = good.clone();
+    pointed(&mut other, |pointer| pointer.assignment = manifest::blob_of(b"another"));
+    let gateway = World::good().gateway;
+    let read = |files: &Files| {
+        let pointer = Unverified::new(envelope(files, "pointer.json"));
+        pointer.pointer(&root, &gateway.audience, &gateway.floors, gateway.now).unwrap()
+    };
+    let (one, two) = (read(&good), read(&other));
+    assert_eq!((one.epoch, one.sequence), (two.epoch, two.sequence));
+    assert_ne!(one.assignment, two.assignment);
+    // And the document of one is none of the other's.
+    assert!(Unverified::new(good["assignment.json"].as_slice()).assignment(&two).is_err());
+}
+
+#[test]
+fn two_of_three_root_keys_sign_where_two_must() {
+    let signed_by = |signers: &[u8]| {
+        signed(|w| {
+            w.roots[0] = (w.roots[0].0.clone(), vec![ROOT_1, ROOT_2]);
+            w.roots[1].1 = signers.to_vec();
+            for (root, _) in &mut w.roots {
+                root.roles.insert(Role::Root, keys_of(&[ROOT_1, ROOT_2, STRANGER], 2));
+            }
+        })
+    };
+    assert_eq!(admit(&signed_by(&[ROOT_1, ROOT_2]), None), Ok(()));
+    assert_eq!(admit(&signed_by(&[STRANGER, ROOT_2]), None), Ok(()));
+    for too_few in [&[ROOT_1][..], &[ROOT_1, ROOT_1], &[ROOT_1, RELEASE]] {
+        assert_eq!(
+            admit(&signed_by(too_few), None).unwrap_err(),
+            "root: 1 of 2 needed signatures by the role's keys",
+            "{too_few:?}"
+        );
+    }
+}
+
+#[test]
+fn an_older_root_is_not_offered_again() {
+    let good = World::good().files();
+    let first = Unverified::new(envelope(&good, "root-1.json")).first_root().unwrap();
+    let second = Unverified::new(envelope(&good, "root-2.json")).next_root(&first).unwrap();
+    // Version 2 itself: signed by its own keys, and still no successor.
+    let again = Unverified::new(envelope(&good, "root-2.json")).next_root(&second).unwrap_err();
+    assert_eq!(again, VerifyError::RootVersion { current: 2, found: 2 });
+    // Version 1 does not bear the signature of version 2's key.
+    assert!(Unverified::new(envelope(&good, "root-1.json")).next_root(&second).is_err());
+    let both = signed(|w| w.roots[0].1 = vec![ROOT_1, ROOT_2]);
+    let older = Unverified::new(envelope(&both, "root-1.json")).next_root(&second).unwrap_err();
+    assert_eq!(older, VerifyError::RootVersion { current: 2, found: 1 });
+}
+
+#[test]
+fn a_new_release_key_counts_from_its_root_on_and_the_old_one_no_more() {
+    let rotated = |signs: u8| {
+        signed(move |w| {
+            w.roots[1].0.roles.insert(Role::Release, keys_of(&[STRANGER], 1));
+            w.release_key = signs;
+        })
+    };
+    assert_eq!(admit(&rotated(STRANGER), None), Ok(()));
+    assert_eq!(admit(&rotated(RELEASE), None).unwrap_err(), "release: 0 of 1 needed signatures by the role's keys");
+}
+
+#[test]
+fn a_pointer_of_the_old_epoch_ends_with_the_epoch() {
+    let raised = |epoch| {
+        signed(move |w| {
+            w.roots[1].0.epoch = 2;
+            (w.pointer_epoch, w.release.number.epoch, w.runner.number.epoch) = (epoch, 2, 2);
+            // Sequences begin anew with an epoch.
+            w.sequence = 1;
+        })
+    };
+    assert_eq!(admit(&raised(2), None), Ok(()));
+    assert_eq!(admit(&raised(1), None).unwrap_err(), "pointer: epoch 1 is not the trust root's epoch 2");
+}
