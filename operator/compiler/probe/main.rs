@@ -117,6 +117,7 @@ fn look(key: &str, port: &str) -> String {
     tried("read the key file", File::open(key).is_ok());
     tried("write beside the key file", File::create(format!("{key}.new")).is_ok());
     tried("remove the key file", std::fs::remove_file(key).is_ok());
+    tried("see the key file", std::fs::metadata(key).is_ok());
     tried("list files", std::fs::read_dir("/").is_ok());
     tried(
         "read the parent's environment",
@@ -127,7 +128,7 @@ fn look(key: &str, port: &str) -> String {
     tried("send datagrams", std::net::UdpSocket::bind(("127.0.0.1", 0)).is_ok());
     tried("make Unix sockets", std::os::unix::net::UnixDatagram::pair().is_ok());
     tried("start a program", Command::new("/proc/self/exe").spawn().is_ok());
-    // SAFETY: these calls take no pointers; a child that is not denied ends at once.
+    // SAFETY: pointers are to strings and arrays that live here; a child that is not denied ends at once.
     unsafe {
         let child = libc::fork();
         if child == 0 {
@@ -139,6 +140,22 @@ fn look(key: &str, port: &str) -> String {
         tried("trace the parent", libc::ptrace(libc::PTRACE_ATTACH, libc::getppid(), 0, 0) == 0);
         let more = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
         tried("raise its limits", libc::setrlimit(libc::RLIMIT_DATA, &raw const more) == 0);
+        let path = std::ffi::CString::new(key).unwrap_or_default();
+        // By number: newer than the C library.
+        const FCHMODAT2: libc::c_long = 452;
+        tried("open the key to all", libc::syscall(FCHMODAT2, libc::AT_FDCWD, path.as_ptr(), 0o777, 0) == 0);
+        let attribute = c"user.ballast";
+        tried("mark the key", libc::setxattr(path.as_ptr(), attribute.as_ptr(), path.as_ptr().cast(), 1, 0) == 0);
+        // Memory that its limit does not count.
+        tried("make files of memory", libc::memfd_create(attribute.as_ptr(), 0) >= 0);
+        let map = |flags| {
+            let access = libc::PROT_READ | libc::PROT_WRITE;
+            libc::mmap(std::ptr::null_mut(), 1 << 20, access, flags | libc::MAP_ANONYMOUS, -1, 0) != libc::MAP_FAILED
+        };
+        tried("map shared memory", map(libc::MAP_SHARED));
+        tried("map memory that grows by itself", map(libc::MAP_PRIVATE | libc::MAP_GROWSDOWN));
+        tried("map no memory of its own", !map(libc::MAP_PRIVATE));
+        tried("make pipes", libc::pipe([0; 2].as_mut_ptr()) == 0);
         tried("use io_uring", libc::syscall(libc::SYS_io_uring_setup, 1, 0) >= 0);
         tried("make namespaces", libc::unshare(libc::CLONE_NEWUSER) == 0);
     }
