@@ -13,15 +13,21 @@ use std::process::Command;
 /// Crates in the order of their dependencies.
 const CRATES: [&str; 3] = ["plan", "kernels", "runner"];
 
+/// Features of the two flavours.
+pub const RELAXED: &str = "+simd128,+relaxed-simd";
+/// See [`RELAXED`].
+pub const MULADD: &str = "+simd128,-relaxed-simd";
+
 fn main() {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
-    let rooms = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR")).join("..");
+    let here = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR"));
+    let rooms = here.parent().expect("this crate has a room around it");
     println!("cargo::rerun-if-changed=build.rs");
     for name in CRATES {
         println!("cargo::rerun-if-changed={}", rooms.join(name).join("src").display());
     }
-    build(&rooms, &out, "runner", "+simd128,+relaxed-simd");
-    build(&rooms, &out, "runner-muladd", "+simd128,-relaxed-simd");
+    build(rooms, &out, "runner", RELAXED);
+    build(rooms, &out, "runner-muladd", MULADD);
 }
 
 fn rustc() -> Command {
@@ -43,7 +49,10 @@ fn library_map() -> OsString {
     format!("{}/lib/rustlib/src/rust=/rustc/{commit}", ask(&["--print", "sysroot"]).trim()).into()
 }
 
-fn build(rooms: &Path, out: &Path, name: &str, features: &str) {
+/// Builds one flavour from the sources in `rooms`, as `out/name.wasm`.
+pub fn build(rooms: &Path, out: &Path, name: &str, features: &str) {
+    // What the compiler knows a directory by, so that all of it is mapped away below.
+    let rooms = &rooms.canonicalize().expect("the sources are there");
     let dir = out.join(name);
     fs::create_dir_all(&dir).expect("OUT_DIR is writable");
     for krate in CRATES {

@@ -85,13 +85,20 @@ fn plan(request: &CompileRequest) -> Result<(Compiled, Verdict), Verdict> {
             let message = format!("The model needs {what} of {}; the plan format ends below 2 GiB.", mebibytes(bytes));
             return Err(refused(VerdictReason::MemoryExceeded, Vec::new(), message));
         }
-        Err(LowerError::NotLowered { operator, node, detail }) => {
+        Err(LowerError::NotLowered(gaps)) => {
+            let lines: Vec<String> =
+                gaps.iter().map(|gap| format!("- {} at node {:?}: {}", gap.operator, gap.node, gap.detail)).collect();
             let message = format!(
-                "Node {node:?} becomes {operator}, which cannot be compiled yet: {detail}. Leave the node out when \
-                 exporting, or do its work in the application."
+                "The model has operators that cannot be compiled yet. Leave them out when exporting, or do their work in \
+                 the application.\n{}",
+                lines.join("\n")
             );
-            let unsupported = UnsupportedOperator { operator: operator.to_owned(), node, nearest: Some(detail) };
-            return Err(refused(VerdictReason::NotLowered, vec![unsupported], message));
+            let unsupported = gaps.into_iter().map(|gap| UnsupportedOperator {
+                operator: gap.operator,
+                node: gap.node,
+                nearest: Some(gap.detail),
+            });
+            return Err(refused(VerdictReason::NotLowered, unsupported.collect(), message));
         }
         Err(e @ LowerError::Plan(_)) => {
             return Err(refused(

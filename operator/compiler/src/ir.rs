@@ -75,6 +75,12 @@ impl fmt::Display for DType {
     }
 }
 
+/// The same number; of all the NaNs the one that is written down. Which one arithmetic gives differs from processor to processor,
+/// and nothing that is digested may.
+pub const fn canonical(x: f32) -> f32 {
+    if x.is_nan() { f32::from_bits(0x7fc0_0000) } else { x }
+}
+
 /// Elements of a [`Tensor`].
 #[derive(Debug, Clone, PartialEq)]
 pub enum Data {
@@ -135,11 +141,11 @@ impl Tensor {
         }
     }
 
-    /// Little-endian bytes, [`DType::size`] each.
+    /// Little-endian bytes, [`DType::size`] each. NaN is always [`canonical`].
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.len() * self.dtype.size());
         match &self.data {
-            Data::F32(v) => v.iter().for_each(|x| out.extend_from_slice(&x.to_le_bytes())),
+            Data::F32(v) => v.iter().for_each(|x| out.extend_from_slice(&canonical(*x).to_le_bytes())),
             Data::Int(v) => v.iter().for_each(|x| out.extend_from_slice(&x.to_le_bytes()[..self.dtype.size()])),
         }
         out
@@ -564,6 +570,8 @@ impl Value {
 pub struct Node {
     /// The ONNX node that it comes from.
     pub name: String,
+    /// That node's operator, with its domain when that is not ONNX's own.
+    pub operator: String,
     /// What it does.
     pub op: Op,
     /// What it reads, in the order that [`Op`] names.

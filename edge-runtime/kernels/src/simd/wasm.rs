@@ -89,14 +89,24 @@ impl Simd for Wasm {
             f32x4_add(f32x4_mul(a, b), c)
         }
     }
-    /// `pmin(a, b)` is `b < a ? b : a`.
+    /// `bound < a ? bound : a`, which is what `pmin` says. But with relaxed SIMD LLVM takes `f32x4.relaxed_min` for a `pmin`, and
+    /// that one may give either operand where one is NaN; a comparison and a choice by bits stay what they are.
     #[inline(always)]
     unsafe fn min_bound(a: v128, bound: v128) -> v128 {
-        f32x4_pmin(a, bound)
+        if cfg!(target_feature = "relaxed-simd") {
+            v128_bitselect(bound, a, f32x4_lt(bound, a))
+        } else {
+            f32x4_pmin(a, bound)
+        }
     }
+    /// As [`Simd::min_bound`].
     #[inline(always)]
     unsafe fn max_bound(a: v128, bound: v128) -> v128 {
-        f32x4_pmax(a, bound)
+        if cfg!(target_feature = "relaxed-simd") {
+            v128_bitselect(bound, a, f32x4_lt(a, bound))
+        } else {
+            f32x4_pmax(a, bound)
+        }
     }
     #[inline(always)]
     unsafe fn sqrt(a: v128) -> v128 {

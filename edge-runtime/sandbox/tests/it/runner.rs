@@ -5,8 +5,9 @@ use std::sync::{Arc, OnceLock};
 use ballast_aot::{RUNNER_WASM, RUNNER_WASM_MULADD, precompile, runner_for};
 use ballast_bundle::{DataType, Limits, TensorSpec};
 use ballast_plan::build::{PlanBuilder, TensorDef};
-use ballast_plan::step::{BiasOf, Epilogue, Gemm, Layout, Matrix};
-use ballast_plan::{At, DType};
+use ballast_plan::record::List;
+use ballast_plan::step::{BiasOf, Elt, Epilogue, Gemm, Layout, Matrix, Operand};
+use ballast_plan::{At, DType, EltInstr, EltOp};
 use ballast_sandbox::{
     Engine, EngineProfile, Fault, Module, Program, ProgramSpec, RUNNER_RESERVE, SandboxError, Weights, measure_speed,
 };
@@ -20,6 +21,10 @@ fn runner() -> &'static Module {
 
 /// `y[2][2] = x[2][3] · W[3][2] + b[2]`: the plan, its weights, and a specification of it.
 fn affine() -> ProgramSpec {
+    affine_within(f32::NEG_INFINITY, f32::INFINITY)
+}
+
+fn affine_within(low: f32, high: f32) -> ProgramSpec {
     let weights: Vec<u8> = [1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0, 10.0, 20.0].iter().flat_map(|w| w.to_le_bytes()).collect();
     let mut gemm = Gemm {
         batch: 1,
@@ -34,8 +39,8 @@ fn affine() -> ProgramSpec {
         epilogue: Epilogue {
             bias_of: BiasOf::Column,
             bias: At::weights(24).unwrap(),
-            low: f32::NEG_INFINITY,
-            high: f32::INFINITY,
+            low,
+            high,
             ..Epilogue::default()
         },
         scratch: At::arena(128).unwrap(),
@@ -79,16 +84,79 @@ fn a_plan_gives_the_right_numbers() {
 
 #[test]
 fn so_it_does_with_all_features_of_this_cpu_and_in_the_interpreter() {
-    let mut profiles = vec![EngineProfile::new("pulley64", [""; 0])];
+    for profile in profiles() {
+        let engine = Engine::new(&profile).unwrap();
+        let module = ballast_aot::load(&engine, runner_for(&profile)).unwrap();
+        answers(&engine, &module);
+    }
+}
+
+/// The profiles of this machine: baseline, everything that x86-64-v3 has, and the interpreter.
+fn profiles() -> Vec<EngineProfile> {
+    let mut profiles = vec![EngineProfile::host(), EngineProfile::new("pulley64", [""; 0])];
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
         let v3 = ["sse3", "ssse3", "sse4.1", "sse4.2", "popcnt", "lzcnt", "bmi1", "bmi2", "avx", "avx2", "fma"];
         profiles.push(EngineProfile::new("x86_64-unknown-linux-musl", v3));
     }
-    for profile in profiles {
+    profiles
+}
+
+/// `y = min(max(x, −1), 1)` of 7 floats, and the exponential of that: whole vectors and the rest of one.
+fn bounded() -> ProgramSpec {
+    let instr = |op, dst, src: u32, imm| EltInstr { op, dst, src: [src, 0, 0], imm };
+    let mut builder = PlanBuilder::new();
+    let bounds = builder.program(1, 3, &[instr(EltOp::MaxImm, 1, 0, -1.0), instr(EltOp::MinImm, 2, 1, 1.0)]);
+    let exponential = builder.program(1, 2, &[instr(EltOp::Exp, 1, 0, 0.0)]);
+    let step = |program, from, to| Elt {
+        program,
+        dims: [1, 1, 1, 1, 1, 7],
+        out: At::arena(to).unwrap(),
+        dtype: DType::F32,
+        operands: List::new(&[Operand {
+            at: At::arena(from).unwrap(),
+            dtype: DType::F32,
+            strides: [0, 0, 0, 0, 0, 1],
+        }])
+        .unwrap(),
+    };
+    let def = |name: &str, at| TensorDef { name: name.into(), dtype: DType::F32, dims: vec![7], at };
+    let steps = [step(bounds, 0, 64).into(), step(exponential, 64, 128).into()];
+    builder.entry("main", vec![def("x", 0)], vec![def("y", 64), def("e", 128)], &steps);
+    let tensor = |name: &str| TensorSpec { name: name.into(), datatype: DataType::Fp32, shape: vec![7] };
+    ProgramSpec {
+        plan: builder.finish(192, 0, 0).unwrap().into(),
+        weights: Weights::Bytes(Arc::from(&[][..])),
+        inputs: vec![tensor("x")],
+        outputs: vec![tensor("y"), tensor("e")],
+        finite_outputs: false,
+        ..affine()
+    }
+}
+
+#[test]
+fn nan_goes_through_bounds_on_every_engine() {
+    let floats =
+        |bytes: &[u8]| -> Vec<f32> { bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect() };
+    let nan = f32::NAN;
+    for profile in profiles() {
         let engine = Engine::new(&profile).unwrap();
         let module = ballast_aot::load(&engine, runner_for(&profile)).unwrap();
-        answers(&engine, &module);
+        let mut instance = Program::new(&engine, &module, bounded()).unwrap().instantiate().unwrap();
+        let answer = instance.infer(&[&bytes(&[nan, 2.0, -2.0, 0.5, -nan, 9.0, nan])], SECOND).unwrap();
+        let [y, e] = [0, 1].map(|i| floats(&answer.outputs[i]));
+        let want = [nan, 1.0, -1.0, 0.5, nan, 1.0, nan];
+        for (i, want) in want.into_iter().enumerate() {
+            assert!(y[i] == want || want.is_nan() && y[i].is_nan(), "{profile:?}: {y:?}");
+            assert!((e[i] - want.exp()).abs() < 1e-5 || want.is_nan() && e[i].is_nan(), "{profile:?}: {e:?}");
+        }
+        // And through the bounds behind a product.
+        let mut spec = affine_within(0.0, 6.0);
+        spec.finite_outputs = false;
+        let mut instance = Program::new(&engine, &module, spec).unwrap().instantiate().unwrap();
+        let answer = instance.infer(&[&bytes(&[nan, 0.0, 0.0, 1.0, 1.0, 1.0])], SECOND).unwrap();
+        let y = floats(&answer.outputs[0]);
+        assert!(y[0].is_nan() && y[1].is_nan() && y[2..] == [6.0, 6.0], "{profile:?}: {y:?}");
     }
 }
 
@@ -170,4 +238,7 @@ fn the_same_profile_gives_the_same_code_and_another_one_other_code() {
     let profile = EngineProfile::host();
     let code = precompile(RUNNER_WASM, &profile).unwrap();
     assert!(code == precompile(RUNNER_WASM, &profile).unwrap(), "compiling is not deterministic");
+    for other in profiles().into_iter().filter(|other| *other != profile) {
+        assert!(code != precompile(RUNNER_WASM, &other).unwrap(), "{other:?} has no code of its own");
+    }
 }

@@ -46,13 +46,21 @@ pub(crate) struct Builder {
     pub(crate) graph: Graph,
     /// Name of the ONNX node at work.
     pub(crate) label: String,
+    /// Its operator.
+    pub(crate) operator: String,
     operations: usize,
     budget: u64,
 }
 
 impl Default for Builder {
     fn default() -> Self {
-        Self { graph: Graph::default(), label: String::new(), operations: 0, budget: FOLD_BUDGET }
+        Self {
+            graph: Graph::default(),
+            label: String::new(),
+            operator: String::new(),
+            operations: 0,
+            budget: FOLD_BUDGET,
+        }
     }
 }
 
@@ -105,7 +113,8 @@ impl Builder {
             .into_iter()
             .map(|(dtype, shape)| self.graph.add_value(Value { name: name.clone(), dtype, shape, constant: None }))
             .collect();
-        self.graph.nodes.push(Node { name, op, inputs: inputs.to_vec(), outputs: outputs.clone() });
+        let operator = self.operator.clone();
+        self.graph.nodes.push(Node { name, operator, op, inputs: inputs.to_vec(), outputs: outputs.clone() });
         Ok(outputs)
     }
 

@@ -53,9 +53,11 @@ impl Findings {
         if self.unsupported.len() >= MAX_LISTED {
             return;
         }
-        let operator =
-            if node.domain.is_empty() { node.op_type.clone() } else { format!("{}.{}", node.domain, node.op_type) };
-        self.unsupported.push(UnsupportedOperator { operator, node: node.label().to_owned(), nearest });
+        self.unsupported.push(UnsupportedOperator {
+            operator: node.operator(),
+            node: node.label().to_owned(),
+            nearest,
+        });
     }
 
     /// The first reason in the order of [`VerdictReason`].

@@ -156,6 +156,7 @@ impl<'m> Walk<'m> {
             return Vec::new();
         }
         self.b.label = node.label().to_owned();
+        self.b.operator = node.operator();
         if let Some(function) = self.functions.get(&(node.domain.as_str(), node.op_type.as_str())).copied() {
             return if all_known { self.function(node, function, given, &inputs, depth) } else { Vec::new() };
         }

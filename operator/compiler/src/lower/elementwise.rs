@@ -7,7 +7,7 @@ use crate::ir::ValueId;
 
 use super::fuse::Chain;
 use super::shape::{Walk, broadcast, dense};
-use super::{LowerError, Lowering, Source, plan_type};
+use super::{Gap, LowerError, Lowering, Source, plan_type};
 
 impl Lowering<'_> {
     pub(super) fn chain(&mut self, chain: &Chain) -> Result<(), LowerError> {
@@ -16,10 +16,13 @@ impl Lowering<'_> {
         let shape = &output.shape;
         let strides = |id: &ValueId| broadcast(&self.graph.value(*id).shape, shape);
         let all: Vec<Vec<i64>> = std::iter::once(dense(shape)).chain(program.inputs.iter().map(strides)).collect();
-        let walk = Walk::merged(shape, &all).ok_or_else(|| LowerError::NotLowered {
-            operator: "Element-wise",
-            node: output.name.clone(),
-            detail: "more than six dimensions that do not merge".into(),
+        let walk = Walk::merged(shape, &all).ok_or_else(|| {
+            let maker = self.graph.nodes.iter().find(|n| n.outputs.contains(&chain.output));
+            LowerError::NotLowered(vec![Gap {
+                operator: maker.map_or("Element-wise", |n| n.operator.as_str()).to_owned(),
+                node: output.name.clone(),
+                detail: "more than six dimensions that do not merge".into(),
+            }])
         })?;
         let sources: Vec<Source> = program.inputs.iter().map(|&id| self.source(id)).collect();
         let out = self.target(chain.output);

@@ -176,7 +176,10 @@ impl<'g> Fusion<'g> {
         if graph.value(inner).dtype != DType::F32 {
             return None;
         }
-        let weights_known = graph.value(*node.inputs.get(1)?).constant.is_some();
+        let weights = graph.value(*node.inputs.get(1)?);
+        // Several matrices stay as they are: a factor of the result is not folded into them.
+        let one = matches!(node.op, Op::Conv { .. }) || weights.shape.iter().rev().skip(2).all(|d| *d == 1);
+        let weights_known = weights.constant.is_some() && one;
         let shape = &graph.value(inner).shape;
         let (axis, bias) = match &node.op {
             Op::Conv { .. } if weights_known => {

@@ -20,6 +20,8 @@ mod tests;
 mod weights;
 mod window;
 
+use std::collections::BTreeSet;
+
 use ballast_plan::build::{PlanBuilder, TensorDef};
 use ballast_plan::{At, DType as PlanType, PlanError, Step};
 use thiserror::Error;
@@ -44,19 +46,28 @@ pub struct Lowered {
     pub gflop: f64,
 }
 
+/// A node for which there is no step yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gap {
+    /// The ONNX operator.
+    pub operator: String,
+    /// The ONNX node.
+    pub node: String,
+    /// What exactly.
+    pub detail: String,
+}
+
+fn sentences(gaps: &[Gap]) -> String {
+    let sentence = |gap: &Gap| format!("`{}`: {} cannot be compiled here: {}", gap.node, gap.operator, gap.detail);
+    gaps.iter().map(sentence).collect::<Vec<_>>().join("; ")
+}
+
 /// A model that cannot be lowered.
 #[derive(Debug, Error)]
 pub enum LowerError {
-    /// An operation, or a form of one, for which there is no step yet.
-    #[error("`{node}`: {operator} cannot be compiled here: {detail}")]
-    NotLowered {
-        /// The IR's name of it.
-        operator: &'static str,
-        /// The ONNX node.
-        node: String,
-        /// What exactly.
-        detail: String,
-    },
+    /// Operations, or forms of them, for which there is no step yet: all of them.
+    #[error("{}", sentences(.0))]
+    NotLowered(Vec<Gap>),
     /// Arena or weights reach 2 GiB.
     #[error("the model needs {what} of {bytes} bytes; the format ends below 2 GiB")]
     TooLarge {
@@ -126,20 +137,29 @@ pub fn lower(graph: &Graph, _target: &TargetSpec) -> Result<Lowered, LowerError>
         units: Vec::new(),
         flop: 0,
     };
+    let mut gaps: Vec<Gap> = Vec::new();
     for value in
         graph.nodes.iter().flat_map(|n| n.inputs.iter().chain(&n.outputs)).chain(&graph.inputs).chain(&graph.outputs)
     {
         if graph.value(*value).is_empty() {
-            let name = graph.value(*value).name.clone();
-            return Err(LowerError::NotLowered {
-                operator: "Empty",
-                node: name,
-                detail: "a tensor without elements".into(),
-            });
+            let node = graph.value(*value).name.clone();
+            let maker = graph.nodes.iter().find(|n| n.outputs.contains(value));
+            let operator = maker.map_or("Tensor", |n| n.operator.as_str()).to_owned();
+            gaps.push(Gap { operator, node, detail: "a tensor without elements".into() });
         }
     }
-    for task in Fusion::new(graph).tasks() {
-        lowering.task(&task)?;
+    if gaps.is_empty() {
+        for task in Fusion::new(graph).tasks() {
+            match lowering.task(&task) {
+                Err(LowerError::NotLowered(more)) => gaps.extend(more),
+                other => other?,
+            }
+        }
+    }
+    let mut seen = BTreeSet::new();
+    gaps.retain(|gap| seen.insert((gap.operator.clone(), gap.node.clone())));
+    if !gaps.is_empty() {
+        return Err(LowerError::NotLowered(gaps));
     }
     lowering.finish()
 }
@@ -246,7 +266,9 @@ impl Lowering<'_> {
 }
 
 fn refuse(node: &Node, detail: impl Into<String>) -> LowerError {
-    LowerError::NotLowered { operator: node.op.name(), node: node.name.clone(), detail: detail.into() }
+    // A graph that was not imported has no operators of ONNX.
+    let operator = if node.operator.is_empty() { node.op.name() } else { &node.operator }.to_owned();
+    LowerError::NotLowered(vec![Gap { operator, node: node.name.clone(), detail: detail.into() }])
 }
 
 fn plan_type(dtype: DType) -> PlanType {

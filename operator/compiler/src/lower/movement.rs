@@ -5,7 +5,7 @@ use ballast_plan::record::List;
 use ballast_plan::step::{Copy, DType as PlanType, Elt, Fill, Gather, MAX_DIMS, Operand};
 use ballast_plan::{EltInstr, EltOp};
 
-use crate::ir::{DType, Node, PadMode, ValueId};
+use crate::ir::{DType, Node, PadMode, ValueId, canonical};
 
 use super::place::Buffer;
 use super::shape::{Walk, broadcast, dense};
@@ -127,7 +127,7 @@ impl Lowering<'_> {
             PadMode::Reflect | PadMode::Edge | PadMode::Wrap => return self.pad_from_inside(node, before, mode),
         };
         let word = match x.dtype {
-            DType::F32 => (value as f32).to_bits(),
+            DType::F32 => canonical(value as f32).to_bits(),
             DType::Bool | DType::U8 | DType::I8 => u32::from_le_bytes([value as i64 as u8; 4]),
             DType::U16 | DType::I16 => u32::from(value as i64 as u16) * 0x1_0001,
             DType::U32 | DType::I32 => value as i64 as u32,

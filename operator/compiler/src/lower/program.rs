@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use ballast_plan::elt::{MAX_CODE, MAX_INPUTS, MAX_REGISTERS};
 use ballast_plan::{EltInstr, EltOp};
 
-use crate::ir::{BinaryOp, DType, Graph, Node, Op, UnaryOp, ValueId};
+use crate::ir::{BinaryOp, DType, Graph, Node, Op, UnaryOp, ValueId, canonical};
 
 /// A program and what it reads.
 #[derive(Debug, Clone, PartialEq)]
@@ -302,7 +302,7 @@ impl Draft {
             let dst = (self.inputs.len()..MAX_REGISTERS).find(|&r| free(&holder[r]))?;
             (holder[dst], register[at]) = (Some(at), dst);
             registers = registers.max(dst + 1);
-            code.push(EltInstr { op: *op, dst: dst as u32, src, imm: *imm });
+            code.push(EltInstr { op: *op, dst: dst as u32, src, imm: canonical(*imm) });
         }
         Some(Program { inputs: self.inputs, registers, code })
     }

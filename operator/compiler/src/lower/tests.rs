@@ -70,7 +70,8 @@ impl Net {
             .map(|(dtype, shape)| self.graph.add_value(Value { name: "v".into(), dtype, shape, constant: None }))
             .collect();
         let name = format!("node{}", self.graph.nodes.len());
-        self.graph.nodes.push(Node { name, op, inputs: inputs.to_vec(), outputs: ids.clone() });
+        let operator = String::new();
+        self.graph.nodes.push(Node { name, operator, op, inputs: inputs.to_vec(), outputs: ids.clone() });
         ids[0]
     }
 
@@ -420,4 +421,35 @@ fn kinds(steps: &[Step]) -> String {
         .map(|s| format!("{s:?}").split('(').next().unwrap_or_default().to_owned())
         .collect::<Vec<_>>()
         .join(" ")
+}
+
+#[test]
+fn a_factor_behind_several_constant_matrices_is_a_step_of_its_own() {
+    for shape in [[3, 4, 5], [1, 4, 5]] {
+        let mut net = Net::default();
+        let x = net.input(DType::F32, &[3, 2, 4]);
+        let [w, factor, shift] = [net.constant(&shape), net.scalar(0.5), net.constant(&[5])];
+        let product = net.add(Op::MatMul, &[x, w]);
+        let scaled = net.binary(BinaryOp::Mul, product, factor);
+        let y = net.binary(BinaryOp::Add, scaled, shift);
+        net.check(&[y]);
+    }
+}
+
+#[test]
+fn whichever_nan_a_model_has_its_bytes_are_the_same() {
+    let bytes = |bits: u32| {
+        let mut net = Net::default();
+        let nan = f32::from_bits(bits);
+        let x = net.input(DType::F32, &[2, 2]);
+        let [s, w] =
+            [net.scalar(nan), net.graph.add_constant("w", Arc::new(Tensor::f32(vec![2, 2], vec![1.0, nan, 0.0, 2.0])))];
+        let product = net.add(Op::MatMul, &[x, w]);
+        let bounded = net.relu(product);
+        let y = net.binary(BinaryOp::Add, bounded, s);
+        net.graph.outputs = vec![y];
+        net.graph.output_names = vec!["y".into()];
+        lower(&net.graph, &target()).expect("lowers")
+    };
+    assert_eq!(bytes(0x7fc0_0000), bytes(0xffc0_0001));
 }

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use ballast_bundle::Digest;
 use ballast_plan::At;
 
+use crate::ir::canonical;
+
 /// Constants start at multiples of a cache line; the file itself is mapped at a page.
 const ALIGN: usize = 64;
 
@@ -32,7 +34,7 @@ impl Weights {
 
     /// The place of these floats.
     pub(super) fn floats(&mut self, values: impl IntoIterator<Item = f32>) -> At {
-        let bytes: Vec<u8> = values.into_iter().flat_map(f32::to_le_bytes).collect();
+        let bytes: Vec<u8> = values.into_iter().flat_map(|x| canonical(x).to_le_bytes()).collect();
         self.add(&bytes)
     }
 

@@ -81,6 +81,11 @@ pub struct Node<'a> {
 }
 
 impl Node<'_> {
+    /// The operator, with its domain when that is not ONNX's own.
+    pub fn operator(&self) -> String {
+        if self.domain.is_empty() { self.op_type.clone() } else { format!("{}.{}", self.domain, self.op_type) }
+    }
+
     /// The node's name, or that of its first output.
     pub fn label(&self) -> &str {
         if self.name.is_empty() { self.outputs.first().map_or("", String::as_str) } else { &self.name }

@@ -53,6 +53,27 @@ fn unsupported_operators_are_all_listed() {
 }
 
 #[test]
+fn operators_that_cannot_be_compiled_yet_are_all_listed_by_their_onnx_names() {
+    let mut model = chain(
+        &[Dim::Is(1), Dim::Is(4)],
+        vec![
+            node("CumSum", &["x", "axis"], &["a"], &[]),
+            node("Relu", &["a"], &["b"], &[]),
+            node("CumSum", &["b", "axis"], &["c"], &[]),
+            node("Relu", &["c"], &["y"], &[]),
+        ],
+    );
+    model.constants.push(super::writer::bytes("axis", 6, &[], &[1, 0, 0, 0]));
+    let verdict = refused(model.model());
+    assert_eq!(verdict.reason, VerdictReason::NotLowered);
+    let names: Vec<_> = verdict.unsupported.iter().map(|u| (u.operator.as_str(), u.node.as_str())).collect();
+    assert_eq!(names, [("CumSum", "a"), ("CumSum", "c")], "{}", verdict.message);
+    for (operator, node) in names {
+        assert!(verdict.message.contains(&format!("- {operator} at node {node:?}: ")), "{}", verdict.message);
+    }
+}
+
+#[test]
 fn what_is_open_and_what_is_unsupported_are_told_together() {
     let mut model = chain(&[Dim::Open("batch"), Dim::Open("width")], vec![node("FancyOne", &["x"], &["y"], &[])]);
     model.inputs.push(value("other", 1, &[Dim::Is(1), Dim::Is(3)]));
