@@ -56,8 +56,7 @@ pub fn all(options: Options) -> Result<ExitCode> {
             continue;
         }
         if interrupted() {
-            println!("interrupted; every child has ended");
-            return Ok(ExitCode::from(130));
+            break;
         }
         println!("== {name}");
         let since = Instant::now();
@@ -77,6 +76,10 @@ pub fn all(options: Options) -> Result<ExitCode> {
         );
         println!("{line}");
         times.push(line);
+    }
+    if interrupted() {
+        println!("interrupted; every child has ended");
+        return Ok(ExitCode::from(130));
     }
     ensure!(!times.is_empty(), "no phase is called like that; there are: {}", PHASES.map(|(name, _)| name).join(", "));
     println!("\n{}\ntotal: {:.1} s", times.join("\n"), started.elapsed().as_secs_f64());
