@@ -3,9 +3,9 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::PoisonError;
 
-use ballast_bundle::UnixMillis;
-use ballast_fleet::Fleet;
+use ballast_bundle::{GatewayId, NamespaceUid, UnixMillis};
 use ballast_fleet::store::{GatewayState, StoreError};
+use ballast_fleet::{Fleet, Wish};
 use kube::ResourceExt as _;
 
 use crate::controller::Controller;
@@ -16,7 +16,7 @@ impl Controller {
     pub(crate) async fn administer(&self, objects: &Objects, fleet: &Fleet) {
         self.keep_tokens(objects).await;
         let wishes: HashMap<_, _> =
-            objects.gateways.iter().map(|(ns, id, wish)| ((ns.clone(), id.clone()), wish.clone())).collect();
+            objects.gateways.iter().map(|(ns, id, wish)| ((ns.clone(), id.clone()), usable(wish))).collect();
         let before = {
             let mut current = self.wishes.write().unwrap_or_else(PoisonError::into_inner);
             std::mem::replace(&mut *current, wishes.clone())
@@ -25,12 +25,17 @@ impl Controller {
             if before.get(&(namespace.clone(), id.clone())) == Some(wish) {
                 continue;
             }
+            let asked = objects.gateways.iter().find(|(ns, gateway, _)| ns == namespace && gateway == id);
+            if let Some(Err(error)) = asked.and_then(|(_, _, w)| w.labels.as_ref()).map(ballast_fleet::labels::check) {
+                tracing::error!("the Gateway object {id}: spec.labels: {error}; the gateway keeps its labels");
+            }
             match self.store.gateway(id.clone()).await {
                 Ok(Some(row)) if row.namespace == *namespace => {}
                 // Not enrolled here (yet): the wish waits for it.
                 Ok(_) => continue,
                 Err(e) => {
-                    tracing::error!(gateway = %id, error = %e, "a gateway's row could not be read");
+                    tracing::error!(gateway = %id, error = %e, "a gateway's row could not be read; tried again");
+                    self.again(namespace, id);
                     continue;
                 }
             }
@@ -45,15 +50,21 @@ impl Controller {
                     self.roster.update(row, reports, target);
                 }
                 Err(StoreError::NoGateway(_)) => {}
+                Err(e @ StoreError::Revoked(_)) => {
+                    tracing::error!("the Gateway object {id} cannot be carried out: {e}")
+                }
                 Err(e) => {
                     tracing::error!(gateway = %id, error = %e, "a gateway's wish could not be stored; tried again");
-                    self.wishes
-                        .write()
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .remove(&(namespace.clone(), id.clone()));
+                    self.again(namespace, id);
                 }
             }
         }
+    }
+
+    /// The next pass carries this wish out.
+    fn again(&self, namespace: &NamespaceUid, id: &GatewayId) {
+        let mut wishes = self.wishes.write().unwrap_or_else(PoisonError::into_inner);
+        wishes.remove(&(namespace.clone(), id.clone()));
     }
 
     async fn keep_tokens(&self, objects: &Objects) {
@@ -122,6 +133,11 @@ impl Controller {
     }
 }
 
+/// Labels that no certificate can carry would lock the gateway out at its next renewal: it keeps those that it has.
+fn usable(wish: &Wish) -> Wish {
+    let labels = wish.labels.clone().filter(|labels| ballast_fleet::labels::check(labels).is_ok());
+    Wish { labels, ..wish.clone() }
+}
+
 /// Tokens that were made from objects: spec and creation, and the namespace's name.
-pub(crate) type KeptTokens =
-    HashMap<(ballast_bundle::NamespaceUid, String), ((ballast_crds::EnrollmentTokenSpec, u64), String)>;
+pub(crate) type KeptTokens = HashMap<(NamespaceUid, String), ((ballast_crds::EnrollmentTokenSpec, u64), String)>;

@@ -55,7 +55,8 @@ impl From<StoreError> for ApiError {
             StoreError::TokenUnknown
             | StoreError::TokenExpired(_)
             | StoreError::TokenUsedUp(_)
-            | StoreError::NotEnrolled(_) => StatusCode::FORBIDDEN,
+            | StoreError::NotEnrolled(_)
+            | StoreError::Revoked(_) => StatusCode::FORBIDDEN,
             StoreError::NoGateway(_) => StatusCode::NOT_FOUND,
             StoreError::Conflict(_) => return Self::overloaded(Duration::from_secs(1)),
             StoreError::Backend(message) => {

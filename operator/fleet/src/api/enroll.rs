@@ -20,11 +20,12 @@ use crate::token;
 const MAX_BODY: usize = 64 << 10;
 
 pub(super) async fn enroll(State(fleet): State<Arc<Fleet>>, body: Body) -> Result<Json<Identity>, ApiError> {
-    // Anybody can call this: few at a time, so that strangers cannot take the processor from the fleet.
+    let mut wanted: EnrollRequest = read_json(body, MAX_BODY).await?;
+    // Anybody can call this: few at a time, so that strangers cannot take the processor from the fleet. Only now, so that
+    // whoever sends its body slowly keeps nobody out.
     let Ok(_permit) = fleet.enrolments.try_acquire() else {
         return Err(ApiError::overloaded(fleet.retry_after()));
     };
-    let mut wanted: EnrollRequest = read_json(body, MAX_BODY).await?;
     if wanted.token.len() > 256 {
         return Err(ApiError::new(StatusCode::BAD_REQUEST, "send the token's secret part only"));
     }

@@ -41,6 +41,9 @@ pub enum StoreError {
     /// The key belongs to a gateway that may not come back.
     #[error("gateway {0} was taken out of the fleet by the administrator")]
     NotEnrolled(GatewayId),
+    /// For ever.
+    #[error("gateway {0} was revoked, and stays so: its key may be in other hands; enrol it again with a new token")]
+    Revoked(GatewayId),
     /// Disk or file format. Retry later; the operator's log has the cause.
     #[error("the gateway store failed: {0}")]
     Backend(String),

@@ -491,6 +491,10 @@ impl GatewayStore for RedbStore {
             if row.state == state && row.labels == labels {
                 return Ok(row);
             }
+            // Whatever happens to the object that said so.
+            if row.state == GatewayState::Revoked && state != GatewayState::Revoked {
+                return Err(StoreError::Revoked(row.id));
+            }
             row.state = state;
             row.labels = labels;
             tables.write(row)

@@ -182,7 +182,7 @@ async fn who_is_revoked_loses_its_connection_at_once_and_is_told_why_on_the_next
     let (identity, key) = server.enrolled("ns-a").await;
     let mut connection = server.connect(&identity, &key).await;
     let _: SyncResponse = connection.post("/v1/sync", &sync_request()).await.json();
-    for state in [GatewayState::Revoked, GatewayState::Retired] {
+    for state in [GatewayState::Retired, GatewayState::Revoked] {
         server.store.wish(identity.gateway.clone(), state, None).await.unwrap();
         server.fleet.connections().close(&identity.gateway);
         let closed = connection.send(hyper::Method::GET, "/v1/roots/1", &[], "").await;
@@ -194,6 +194,8 @@ async fn who_is_revoked_loses_its_connection_at_once_and_is_told_why_on_the_next
         let renewal = connection.post("/v1/renew", &RenewRequest { csr: key.csr() }).await;
         assert_eq!(renewal.status, StatusCode::FORBIDDEN);
     }
+    let again = server.store.wish(identity.gateway.clone(), GatewayState::Enrolled, None).await;
+    assert!(again.unwrap_err().to_string().contains("stays so"));
     let enrolment = enrolment("whatever", &key, None);
     assert_eq!(server.anonymous().await.post("/v1/enroll", &enrolment).await.status, StatusCode::FORBIDDEN);
 }

@@ -54,7 +54,8 @@ async fn bodies_are_bounded_and_must_be_what_they_claim() {
 #[tokio::test]
 async fn who_comes_when_it_is_full_is_told_when_to_come_back() {
     let server = Server::with(Limits { pulls: 0, enrolments: 0, ..Limits::default() }).await;
-    let answer = server.anonymous().await.send(Method::POST, "/v1/enroll", &[], "{}").await.unwrap();
+    let request = crate::harness::enrolment("whatever", &Key::new(), None);
+    let answer = server.anonymous().await.post("/v1/enroll", &request).await;
     assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
     let seconds: u64 = answer.headers["retry-after"].to_str().unwrap().parse().unwrap();
     assert!((2..=9).contains(&seconds));
