@@ -36,7 +36,7 @@ pub enum Bench {
         #[arg(long, default_value_t = 30)]
         rounds: u32,
     },
-    /// Measure from a file written to bundles signed for three targets, runners prepared.
+    /// Measure from a file written to bundles signed for every target, runners prepared.
     Release {
         /// Use the binaries of this folder instead of building them.
         #[arg(long, hide = true, value_name = "DIR")]
