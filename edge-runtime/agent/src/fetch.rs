@@ -98,10 +98,17 @@ impl Source {
 
     /// One blob. Goes on after every cut; gives up only when the bytes are wrong.
     async fn blob(&self, repository: &str, blob: &Blob) -> Result<(), FetchError> {
+        let mut again = true;
         while !self.store.has(blob) {
             match self.attempt(repository, blob).await {
                 Ok(()) => {}
-                Err(Attempt::Wrong(message)) => return Err(FetchError::Rejected(message)),
+                // A power cut can leave bytes in a partial file that never were sent: that says nothing of the release.
+                Err(Attempt::WrongResumed(message)) if std::mem::take(&mut again) => {
+                    tracing::warn!(digest = %blob.digest, message, "a resumed download was damaged; it starts from zero");
+                }
+                Err(Attempt::Wrong(message) | Attempt::WrongResumed(message)) => {
+                    return Err(FetchError::Rejected(message));
+                }
                 Err(Attempt::Full(message)) => return Err(FetchError::NoRoom(message)),
                 Err(Attempt::Later(message, after)) => {
                     tracing::info!(digest = %blob.digest, message, "download interrupted; it goes on later");
@@ -114,6 +121,7 @@ impl Source {
 
     async fn attempt(&self, repository: &str, blob: &Blob) -> Result<(), Attempt> {
         let mut partial = self.store.resume(blob)?;
+        let resumed = partial.have() > 0;
         if partial.have() < blob.size || blob.size == 0 {
             if !is_repository(repository) {
                 return Err(Attempt::Wrong("the assignment names a repository that is no path".to_owned()));
@@ -123,14 +131,15 @@ impl Source {
             if partial.have() > 0 && response.status() != StatusCode::PARTIAL_CONTENT {
                 partial = partial.rewind()?;
             }
+            let wrong = |e: BlobError| if resumed { Attempt::from(e).of_resumed() } else { e.into() };
             while let Some(bytes) = client::piece(&mut response).await? {
-                partial.append(&bytes)?;
+                partial.append(&bytes).map_err(wrong)?;
             }
             if partial.have() < blob.size {
                 return Err(Attempt::Later("the connection ended early".to_owned(), None));
             }
         }
-        Ok(partial.finish()?)
+        partial.finish().map_err(|e| if resumed { Attempt::from(e).of_resumed() } else { e.into() })
     }
 }
 
@@ -146,8 +155,19 @@ fn is_repository(name: &str) -> bool {
 
 enum Attempt {
     Wrong(String),
+    /// Wrong, and some of it was here before.
+    WrongResumed(String),
     Full(String),
     Later(String, Option<Duration>),
+}
+
+impl Attempt {
+    fn of_resumed(self) -> Self {
+        match self {
+            Self::Wrong(message) => Self::WrongResumed(message),
+            Self::WrongResumed(_) | Self::Full(_) | Self::Later(..) => self,
+        }
+    }
 }
 
 impl From<BlobError> for Attempt {

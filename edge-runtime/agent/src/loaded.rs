@@ -34,6 +34,7 @@ fn unloadable(reason: FailureReason, message: impl std::fmt::Display) -> Unloada
 
 /// Read, checked and compiled into a program, not yet in memory.
 pub(crate) struct Prepared {
+    deployment: String,
     release: ReleaseRef,
     contract: Contract,
     golden: Golden,
@@ -42,6 +43,8 @@ pub(crate) struct Prepared {
 
 /// A release that can answer.
 pub(crate) struct Loaded {
+    /// Whose release it is: the state machine's name.
+    pub(crate) deployment: String,
     pub(crate) release: ReleaseRef,
     pub(crate) contract: Contract,
     pub(crate) golden: Golden,
@@ -59,7 +62,7 @@ pub(crate) fn prepare(
     store: &Store,
     release: &ReleaseRef,
     layers: &ReleaseLayers,
-    model: &str,
+    (deployment, model): (&str, &str),
     target: Option<&TargetName>,
     runner: &Runner,
 ) -> Result<Prepared, Unloadable> {
@@ -89,7 +92,7 @@ pub(crate) fn prepare(
         finite_outputs: contract.verification.finite_outputs,
     };
     let program = Program::new(&runner.engine, &runner.module, spec).map_err(|e| unloadable(e.reason(), e))?;
-    Ok(Prepared { release: release.clone(), contract, golden, program })
+    Ok(Prepared { deployment: deployment.to_owned(), release: release.clone(), contract, golden, program })
 }
 
 impl Prepared {
@@ -104,6 +107,7 @@ impl Prepared {
         let memory = self.memory();
         let pool = Pool::start(self.program, self.contract.limits.instances).map_err(|e| unloadable(e.reason(), e))?;
         Ok(Loaded {
+            deployment: self.deployment,
             release: self.release,
             contract: self.contract,
             golden: self.golden,

@@ -58,7 +58,15 @@ pub(crate) async fn run(config: Config, dir: StateDir) -> anyhow::Result<()> {
         target: in_force.as_ref().map(|p| p.target.clone()),
         send: send.clone(),
     };
+    let kept = match &in_force {
+        Some(pointer) => sync::kept(&dir, &enrolled, pointer)?.map(|assignment| (assignment, pointer.expires)),
+        None => None,
+    };
+    let handed_over = kept.is_some();
     let driver = Driver::boot(parts)?;
+    if let Some((assignment, expires)) = kept {
+        let _ = send.send(Input::Assignment(Box::new((assignment, enrolled.root().clone(), expires))));
+    }
     let driving = tokio::spawn(driver.run(inputs));
 
     let (stop, stopping) = watch::channel(false);
@@ -83,6 +91,7 @@ pub(crate) async fn run(config: Config, dir: StateDir) -> anyhow::Result<()> {
         metrics,
         driver: send.clone(),
         in_force,
+        handed_over,
     };
     let syncing = tokio::spawn(syncing.run());
     let ticks = send.clone();

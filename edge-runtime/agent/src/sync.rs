@@ -21,6 +21,8 @@ use crate::state::{FORMAT, StateDir, StateError};
 use crate::time::Clock;
 
 const POINTER: &str = "pointer.json";
+/// The document that the pointer names, byte for byte; written before the pointer.
+const ASSIGNMENT: &str = "assignment.json";
 const MAX_ANSWER: usize = 1 << 20;
 /// Roots that one sync walks at most; the next one goes on.
 const MAX_ROOTS: u64 = 64;
@@ -54,6 +56,25 @@ pub(crate) fn pointer(dir: &StateDir) -> Result<Option<PointerFile>, StateError>
     dir.read(POINTER)
 }
 
+/// The assignment in force, verified again, so that a start goes on with what was not finished. `None` where a power cut
+/// came between the two files, or a new root says nothing of the old pointer: the next sync brings it again.
+pub(crate) fn kept(
+    dir: &StateDir,
+    enrolled: &Enrolled,
+    pointer: &PointerFile,
+) -> Result<Option<Verified<Assignment>>, StateError> {
+    let Some(bytes) = dir.read_bytes(ASSIGNMENT)? else { return Ok(None) };
+    // It was not expired when it came. What expired meanwhile installs nothing new; the driver looks at that.
+    let now = UnixMillis(0);
+    let pointer = Unverified::new(pointer.pointer.clone()).pointer(
+        enrolled.root(),
+        &enrolled.audience(),
+        &Floors::default(),
+        now,
+    );
+    Ok(pointer.and_then(|p| Unverified::new(&bytes[..]).assignment(&p)).ok())
+}
+
 #[derive(Debug, thiserror::Error)]
 enum SyncError {
     #[error(transparent)]
@@ -79,6 +100,8 @@ pub(crate) struct Loop {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) driver: mpsc::UnboundedSender<Input>,
     pub(crate) in_force: Option<PointerFile>,
+    /// Whether the driver has the assignment in force.
+    pub(crate) handed_over: bool,
 }
 
 impl Loop {
@@ -209,7 +232,12 @@ impl Loop {
         if let Some(known) = &self.in_force
             && (pointer.epoch, pointer.sequence) == (known.epoch, known.sequence)
         {
-            return if known.assignment == pointer.assignment { Ok(()) } else { Err(SyncError::Replaced) };
+            if known.assignment != pointer.assignment {
+                return Err(SyncError::Replaced);
+            }
+            if self.handed_over {
+                return Ok(());
+            }
         }
         let same = self.in_force.as_ref().is_some_and(|p| p.assignment == pointer.assignment);
         let path = format!("/v1/assignments/{}", pointer.assignment.digest);
@@ -225,13 +253,15 @@ impl Loop {
             assignment: pointer.assignment.clone(),
             target: assignment.target.clone(),
         };
+        self.dir.write_bytes(ASSIGNMENT, &bytes)?;
         self.dir.write(POINTER, &file)?;
         self.clock.saw(pointer.issued);
         self.in_force = Some(file);
+        self.handed_over = true;
         if !same {
             tracing::info!(assignment = %pointer.assignment.digest, sequence = %pointer.sequence, "assignment in force");
         }
-        let _ = self.driver.send(Input::Assignment(Box::new((assignment, root))));
+        let _ = self.driver.send(Input::Assignment(Box::new((assignment, root, pointer.expires))));
         Ok(())
     }
 }

@@ -11,6 +11,11 @@ use crate::{ReleaseId, Wish};
 pub enum Event {
     /// The process started with the state it found on disk.
     Booted,
+    /// A write failed and [`unwritten`](crate::unwritten) was done instead; the disk may take it now. Whatever the state
+    /// waits for is asked for once more.
+    Resumed,
+    /// The bytes of a candidate are gone from the store or damaged there: nobody's fault; they are brought again.
+    Damaged(ReleaseId),
     /// A verified assignment that has not expired says this.
     Assigned(Wish),
     /// A verified assignment no longer names the deployment.

@@ -31,7 +31,7 @@ impl From<&ReleaseRef> for ReleaseId {
 pub struct Wish {
     /// What to run; `None` = keep what runs.
     pub want: Option<ReleaseRef>,
-    /// The last release that finished its steps, where it is not `want` itself.
+    /// The last release that finished its steps; `want` itself once that did. `None` while none has.
     pub stable: Option<ReleaseRef>,
     /// For a release that is not yet Active here.
     pub trial: TrialPolicy,
@@ -64,7 +64,8 @@ pub struct Candidate {
     pub trial: TrialPolicy,
     /// When it entered its phase, or the process last started in it.
     pub since: UnixMillis,
-    /// Starts of the process in a row, each within seconds of `since`.
+    /// Times that it was begun with, by its arrow or by a start of the process, since it last lasted for
+    /// [`BOOT_WINDOW_MILLIS`](crate::BOOT_WINDOW_MILLIS). Counted without a clock: a machine may have none that survives.
     pub boots: u32,
     /// Answered well in this phase.
     pub requests: u64,
@@ -85,7 +86,7 @@ pub struct Held {
     pub trial: TrialPolicy,
     /// When it became Active, or the process last started with it.
     pub since: UnixMillis,
-    /// Starts of the process in a row, each within seconds of `since`.
+    /// As [`Candidate::boots`].
     pub boots: u32,
     /// Answered well since it became Active or the process started.
     pub requests: u64,
@@ -210,10 +211,13 @@ impl State {
         let is = |held: &Option<Held>| held.as_ref().is_some_and(|h| ReleaseId::from(&h.release) == id);
         if is(&self.active) {
             Willing::Active
-        } else if self.rejected.iter().any(|r| r.id == id) || self.rejected_up_to.is_some_and(|n| id.number <= n) {
+        } else if self.rejected.iter().any(|r| r.id == id) {
             Willing::Rejected
         } else if is(&self.fallback) {
+            // Never rejected, whatever "all up to" says.
             Willing::Fallback
+        } else if self.rejected_up_to.is_some_and(|n| id.number <= n) {
+            Willing::Rejected
         } else if id.number < self.floor {
             Willing::BelowFloor
         } else if self

@@ -5,19 +5,23 @@ use ballast_bundle::{ReleaseRef, UnixMillis};
 
 use crate::{Candidate, Effect, Event, Held, Phase, Rejected, ReleaseId, State, Willing, Wish};
 
-/// A start of the process this soon after the last arrow (or start) is put down to the release.
+/// A process that ends this soon after a release's arrow, or after a start with it, is put down to the release.
 pub const BOOT_WINDOW_MILLIS: u64 = 10_000;
-/// So many such starts in a row reject it; one may be a power cut.
+/// So many such ends in a row reject it; one may be a power cut.
 pub const MAX_BOOTS: u32 = 2;
 
 /// A release that had no room is looked at again after so long.
 pub const RETRY_MILLIS: u64 = 5_000;
 
 /// The next state and what to do, in order.
+///
+/// `now` must not jump while the process runs: trials are measured with it. Between two starts it may be anything.
 pub fn step(state: &State, event: &Event, now: UnixMillis) -> (State, Vec<Effect>) {
     let mut next = Step { state: state.clone(), effects: Vec::new(), now };
     match event {
         Event::Booted => next.booted(),
+        Event::Resumed => next.resumed(),
+        Event::Damaged(of) => next.damaged(of),
         Event::Assigned(wish) => next.assigned(wish),
         Event::Withdrawn => next.withdrawn(),
         Event::Fetched(of) => {
@@ -35,6 +39,18 @@ pub fn step(state: &State, event: &Event, now: UnixMillis) -> (State, Vec<Effect
         Event::Tick => next.tick(),
     }
     (next.state, next.effects)
+}
+
+/// What is done where `next`, which [`step`] made of `before`, could not be written: the state to go on with, and the
+/// effects in place of `step`'s. [`Event::Resumed`] is to follow after a while, until the disk takes writes again.
+///
+/// Nothing happens before its arrow is on disk, so the machine stays where it was. Only a rejection holds at once: a
+/// full disk must not keep traffic on a release that fails, and a power cut before the write only rejects it once more.
+pub fn unwritten(before: &State, next: State) -> (State, Vec<Effect>) {
+    if next.rejected == before.rejected {
+        return (before.clone(), vec![Effect::Switch]);
+    }
+    (next, vec![Effect::Switch, Effect::Report])
 }
 
 struct Step {
@@ -66,6 +82,8 @@ impl Step {
         let Some(candidate) = self.candidate(of).filter(|c| c.phase == from) else { return false };
         candidate.phase = to;
         candidate.since = now;
+        // A probe that ended the process before goes on counting.
+        candidate.boots = if to == Phase::Probing { candidate.boots.max(1) } else { 0 };
         candidate.deferred = None;
         (candidate.requests, candidate.failures) = (0, 0);
         let release = candidate.release.clone();
@@ -82,7 +100,6 @@ impl Step {
         }
         let stable = wish.stable.as_ref().map(ReleaseId::from);
         for held in self.state.active.iter_mut().chain(&mut self.state.fallback) {
-            // `stable` is absent or equal to `want` when the wanted release is the one that finished its steps.
             if !held.finished && stable == Some(ReleaseId::from(&held.release)) {
                 held.finished = true;
                 if !self.effects.contains(&Effect::Persist) {
@@ -188,16 +205,38 @@ impl Step {
             Phase::Fetching => Phase::Fetching,
             // What was promised room and did not get it after all waits for room again.
             Phase::Verified | Phase::Probing => Phase::Verified,
-            Phase::Relabelling | Phase::Trial => return,
+            // After a start there may be no room for it beside what serves.
+            Phase::Trial => Phase::Verified,
+            Phase::Relabelling => return,
         };
         candidate.since = now;
         let deferred = Some((reason, message.to_owned()));
         if candidate.deferred != deferred || candidate.phase != phase {
+            let served = candidate.phase == Phase::Trial;
             candidate.deferred = deferred;
             candidate.phase = phase;
+            candidate.boots = 0;
             self.persist();
+            if served {
+                self.emit(Effect::Switch);
+            }
             self.emit(Effect::Report);
         }
+    }
+
+    fn damaged(&mut self, of: &ReleaseId) {
+        let now = self.now;
+        let Some(candidate) = self.candidate(of) else { return };
+        match candidate.phase {
+            Phase::Fetching | Phase::Relabelling => return,
+            Phase::Verified | Phase::Probing | Phase::Trial => {}
+        }
+        (candidate.phase, candidate.since, candidate.boots, candidate.deferred) = (Phase::Fetching, now, 0, None);
+        let release = candidate.release.clone();
+        self.persist();
+        self.emit(Effect::Switch);
+        self.emit(Effect::Fetch(release));
+        self.emit(Effect::Report);
     }
 
     fn probe_passed(&mut self, of: &ReleaseId) {
@@ -205,6 +244,7 @@ impl Step {
         let Some(candidate) = self.candidate(of).filter(|c| c.phase == Phase::Probing) else { return };
         candidate.phase = Phase::Trial;
         candidate.since = now;
+        candidate.boots = 1;
         (candidate.requests, candidate.failures) = (0, 0);
         // What stands behind a trial is the release that finished its steps, never one that was itself superseded.
         if let Some(fallback) = self.state.fallback.take() {
@@ -250,6 +290,9 @@ impl Step {
     }
 
     fn request_failed(&mut self, on: &ReleaseId, reason: FailureReason, message: &str) {
+        if !reason.is_failure() {
+            return;
+        }
         let over = if let Some(candidate) = self.candidate(on) {
             candidate.failures = candidate.failures.saturating_add(1);
             candidate.phase == Phase::Trial && candidate.failures > candidate.trial.max_failures
@@ -313,7 +356,7 @@ impl Step {
             release: candidate.release,
             trial: candidate.trial,
             since: now,
-            boots: 0,
+            boots: 1,
             requests: candidate.requests,
             failures: candidate.failures,
             finished,
@@ -327,6 +370,7 @@ impl Step {
 
     fn tick(&mut self) {
         self.promote();
+        self.lasted();
         let Some(candidate) = &self.state.candidate else { return };
         let release = candidate.release.clone();
         let waited = self.now.0.saturating_sub(candidate.since.0) >= RETRY_MILLIS;
@@ -338,41 +382,84 @@ impl Step {
         }
     }
 
+    /// What ran for so long is not what ends the process within seconds.
+    fn lasted(&mut self) {
+        let now = self.now;
+        let over = |since: UnixMillis| now.0.saturating_sub(since.0) >= BOOT_WINDOW_MILLIS;
+        let mut changed = false;
+        let trying = self.state.is_trying();
+        if let Some(candidate) = self.state.candidate.as_mut().filter(|c| trying && c.boots > 0 && over(c.since)) {
+            candidate.boots = 0;
+            changed = true;
+        }
+        // Without a fallback nobody asks.
+        let blamable = self.state.fallback.is_some();
+        if let Some(active) = self.state.active.as_mut().filter(|h| blamable && h.boots > 0 && over(h.since)) {
+            active.boots = 0;
+            changed = true;
+        }
+        if changed {
+            self.persist();
+        }
+    }
+
     fn booted(&mut self) {
         let now = self.now;
-        let again = |since: UnixMillis, boots: u32| {
-            if now.0.saturating_sub(since.0) <= BOOT_WINDOW_MILLIS { boots.saturating_add(1) } else { 0 }
-        };
         self.emit(Effect::Switch);
+        // A candidate that is being probed or tried is the newest thing in the process: the blame is its.
+        let trying = self.state.is_trying();
         if let Some(active) = &mut self.state.active {
-            (active.boots, active.since) = (again(active.since, active.boots), now);
+            if !trying {
+                active.boots = active.boots.saturating_add(1);
+            }
+            active.since = now;
             (active.requests, active.failures) = (0, 0);
             // Only a release that still has something to fall back to can be blamed to any use.
             let blame =
-                (self.state.fallback.is_some() && active.boots >= MAX_BOOTS).then(|| ReleaseId::from(&active.release));
+                (self.state.fallback.is_some() && active.boots > MAX_BOOTS).then(|| ReleaseId::from(&active.release));
             self.persist();
             if let Some(id) = blame {
                 self.reject(&id, FailureReason::CrashLoop, "the gateway restarted within seconds of starting with it");
             }
         }
         let Some(candidate) = &mut self.state.candidate else { return };
+        // The clock before this start may have been another one.
+        candidate.since = now;
+        if trying {
+            candidate.boots = candidate.boots.saturating_add(1);
+            (candidate.requests, candidate.failures) = (0, 0);
+            if candidate.boots > MAX_BOOTS {
+                let id = ReleaseId::from(&candidate.release);
+                self.persist();
+                return self.reject(&id, FailureReason::CrashLoop, "the gateway restarted within seconds of trying it");
+            }
+            self.persist();
+        }
+        self.resume();
+    }
+
+    fn resumed(&mut self) {
+        self.persist();
+        self.emit(Effect::Switch);
+        self.resume();
+        self.emit(Effect::Report);
+        self.emit(Effect::Collect);
+    }
+
+    /// Asks once more for whatever the candidate waits for.
+    fn resume(&mut self) {
+        let Some(candidate) = &mut self.state.candidate else { return };
         let release = candidate.release.clone();
         match candidate.phase {
             Phase::Fetching => self.emit(Effect::Fetch(release)),
             Phase::Relabelling => self.emit(Effect::Relabel(release)),
             Phase::Verified => self.emit(Effect::Admit(release)),
-            Phase::Probing | Phase::Trial => {
-                (candidate.boots, candidate.since) = (again(candidate.since, candidate.boots), now);
-                (candidate.requests, candidate.failures) = (0, 0);
-                if candidate.boots >= MAX_BOOTS {
-                    let id = ReleaseId::from(&release);
-                    self.reject(&id, FailureReason::CrashLoop, "the gateway restarted within seconds of trying it");
-                } else if candidate.phase == Phase::Probing {
-                    candidate.phase = Phase::Verified;
-                    self.emit(Effect::Admit(release));
-                }
+            Phase::Probing => {
+                candidate.phase = Phase::Verified;
                 self.persist();
+                self.emit(Effect::Admit(release));
             }
+            Phase::Trial => {}
         }
     }
 }

@@ -116,7 +116,6 @@ impl Published {
                 })
                 .and_then(|(offer, _)| offer.for_target(target));
             let want = update.or_else(|| stable.clone());
-            let stable = stable.filter(|s| want.as_ref() != Some(s));
             deployments.push(AssignedDeployment {
                 deployment: serving.deployment.clone(),
                 model: serving.model.clone(),

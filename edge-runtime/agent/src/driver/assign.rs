@@ -1,36 +1,47 @@
 //! Assignments: the runner first, then every deployment's wish.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use ballast_bundle::protocol::FailureReason;
 use ballast_bundle::{Assignment, Digest, Floors, ReleaseRef, RunnerRef, Verified};
 use ballast_slots::{Event, State, Wish};
 
 use super::{Driver, Input, Machine, effects, is_name};
 use crate::fetch::FetchError;
-use crate::loaded::Loaded;
+use crate::loaded::{Loaded, Unloadable};
 use crate::probe;
 use crate::runner::{Runner, RunnerRecord};
 
+/// A runner that did not come here or had no room is tried again after so long, or with the next assignment.
+const RUNNER_AGAIN: Duration = Duration::from_secs(15);
+
 impl Driver {
-    pub(super) fn assignment(&mut self, assignment: Verified<Assignment>) {
+    /// An assignment in force: kept until the next, since whatever of it fails now is tried again.
+    pub(super) fn assigned(&mut self, assignment: Verified<Assignment>) {
         self.parts.target = Some(assignment.target.clone());
-        let wanted = assignment.runner.clone();
-        self.pending = Some(assignment);
-        match wanted {
-            Some(runner) if self.needs(&runner) => self.fetch_runner(runner),
-            Some(_) | None => self.apply(),
+        self.assignment = Some(assignment);
+        self.runner_again = None;
+        self.look_after_runner();
+        self.apply();
+    }
+
+    /// Brings the assigned runner here if it is not in force. Until it is, or was refused, nothing new is admitted: bundles
+    /// may need what only it speaks.
+    pub(super) fn look_after_runner(&mut self) {
+        let due = self.runner_again.is_none_or(|at| at.elapsed() >= RUNNER_AGAIN);
+        if let Some(wanted) = self.missing_runner().filter(|_| due && !self.runner_busy) {
+            self.fetch_runner(wanted);
         }
     }
 
-    fn needs(&self, wanted: &RunnerRef) -> bool {
+    pub(super) fn missing_runner(&self) -> Option<RunnerRef> {
+        let wanted = self.assignment.as_ref()?.runner.clone()?;
         let has = self.runner.as_ref().is_some_and(|r| r.record.reference.module == wanted.module);
-        !has && !self.runner_file.rejected.contains(&wanted.module.digest)
+        (!has && !self.runner_file.rejected.contains(&wanted.module.digest)).then_some(wanted)
     }
 
     fn fetch_runner(&mut self, wanted: RunnerRef) {
-        if self.runner_busy {
-            return; // what waits is looked at again when it ends
-        }
         let Some(target) = self.parts.target.clone() else { return };
         self.runner_busy = true;
         let (source, root, send) = (self.parts.source.clone(), self.parts.root.clone(), self.parts.send.clone());
@@ -55,9 +66,11 @@ impl Driver {
         let record = match result {
             Ok(record) => record,
             Err(error) => {
-                tracing::error!(%error, "the new runner was not accepted; what runs stays");
+                tracing::error!(%error, "the new runner was not accepted; what runs stays, and it is tried again");
                 self.runner_busy = false;
-                return self.apply();
+                self.runner_again = Some(Instant::now());
+                self.runner_waits = (error.reason(), format!("the runner that it needs is not here: {error}"));
+                return;
             }
         };
         let module = record.reference.module.digest;
@@ -72,14 +85,23 @@ impl Driver {
                 (copy, releases.cloned().collect())
             })
             .collect();
+        let budget = self.parts.memory_budget.saturating_sub(self.memory_used());
         tokio::spawn(async move {
             let made = tokio::task::spawn_blocking(move || {
-                let runner = Arc::new(Runner::load(&store, record, &denied)?);
-                let mut all = Vec::new();
+                let refused = |message| Unloadable { reason: FailureReason::InvalidBundle, message };
+                let runner = Arc::new(Runner::load(&store, record, &denied).map_err(refused)?);
+                let (mut all, mut left) = (Vec::new(), budget);
                 for (machine, releases) in &served {
                     for release in releases {
-                        let loaded = effects::load(machine, &store, release, None, &runner);
-                        all.push(loaded.map_err(|e| format!("{}: {}", machine.state.model, e.message))?);
+                        let model = &machine.state.model;
+                        let named = |e: Unloadable| Unloadable { message: format!("{model}: {}", e.message), ..e };
+                        let prepared = effects::prepare(machine, &store, release, &runner).map_err(named)?;
+                        // Until it takes over, everything is loaded twice.
+                        left = left.checked_sub(prepared.memory()).ok_or_else(|| Unloadable {
+                            reason: FailureReason::InsufficientMemory,
+                            message: format!("{model} does not fit limits.memory a second time, to prove a new runner"),
+                        })?;
+                        all.push(prepared.start().map_err(named)?);
                     }
                 }
                 Ok((runner, all))
@@ -87,14 +109,20 @@ impl Driver {
             .await;
             let result = match made {
                 Ok(Ok((runner, all))) => probe_all(all).await.map(|all| (runner, all)),
-                Ok(Err(message)) => Err(message),
-                Err(_) => Err("loading it panicked".to_owned()),
+                Ok(Err(error)) => Err(error),
+                Err(_) => {
+                    Err(Unloadable { reason: FailureReason::InvalidBundle, message: "loading it panicked".to_owned() })
+                }
             };
             let _ = send.send(Input::RunnerProbed { result, module });
         });
     }
 
-    pub(super) fn runner_probed(&mut self, result: Result<(Arc<Runner>, Vec<Arc<Loaded>>), String>, module: Digest) {
+    pub(super) fn runner_probed(
+        &mut self,
+        result: Result<(Arc<Runner>, Vec<Arc<Loaded>>), Unloadable>,
+        module: Digest,
+    ) {
         self.runner_busy = false;
         let before = self.runner_file.clone();
         match result {
@@ -103,7 +131,8 @@ impl Driver {
                 if let Err(error) = self.parts.dir.write("runner.json", &self.runner_file) {
                     tracing::error!(%error, "the new runner could not be recorded; what runs stays");
                     self.runner_file = before;
-                    return self.apply();
+                    self.runner_again = Some(Instant::now());
+                    return;
                 }
                 tracing::info!(%module, target = %runner.record.target, "runner in force");
                 self.runner = Some(runner);
@@ -119,12 +148,22 @@ impl Driver {
                 }
                 let names: Vec<_> = self.machines.keys().cloned().collect();
                 for name in names {
-                    self.switch_now(&name);
+                    // What could not be loaded for want of a runner is loaded now.
+                    self.switch(&name);
                 }
                 self.collect = true;
                 self.measure();
             }
-            Err(error) => {
+            // Unknown, or damage on the disk: nothing is known against the runner.
+            Err(Unloadable { reason, message })
+                if !reason.is_failure() || reason == FailureReason::VerificationFailed =>
+            {
+                tracing::warn!(message, %module, "the new runner cannot be tried now; what runs stays");
+                self.runner_again = Some(Instant::now());
+                self.runner_waits =
+                    (FailureReason::InsufficientMemory, format!("it waits for a new runner: {message}"));
+            }
+            Err(Unloadable { message: error, .. }) => {
                 tracing::error!(error, %module, "the new runner is refused here; what runs stays");
                 self.runner_file.rejected.push(module);
                 let extra = self.runner_file.rejected.len().saturating_sub(32);
@@ -134,15 +173,12 @@ impl Driver {
                 }
             }
         }
-        match self.pending.as_ref().and_then(|p| p.runner.clone()) {
-            Some(next) if self.needs(&next) => self.fetch_runner(next),
-            Some(_) | None => self.apply(),
-        }
+        self.look_after_runner();
     }
 
-    /// The pending assignment's deployments.
-    fn apply(&mut self) {
-        let Some(assignment) = self.pending.take() else { return };
+    /// The deployments of the assignment in force. Saying it again changes nothing.
+    pub(super) fn apply(&mut self) {
+        let Some(assignment) = self.assignment.clone() else { return };
         let mut named = Vec::new();
         for assigned in &assignment.deployments {
             let name = assigned.deployment.name.clone();
@@ -154,11 +190,17 @@ impl Driver {
             let model = assigned.model.clone();
             let fresh = || Machine::new(State::new(assigned.deployment.clone(), model.clone()));
             let machine = self.machines.entry(name.clone()).or_insert_with(fresh);
-            if machine.state.deployment != assigned.deployment || machine.state.model != assigned.model {
-                // Another namespace or served name under the old file name: nothing of the old one counts.
-                let old = machine.state.model.clone();
-                *machine = fresh();
-                self.parts.router.set(&old, None);
+            let (same, old) = (machine.state.deployment == assigned.deployment, machine.state.model.clone());
+            if !same || old != model {
+                let mut state = State::new(assigned.deployment.clone(), model.clone());
+                if same {
+                    // Another served name is no way round the floor, nor back to what was rejected.
+                    state.floor = machine.state.floor;
+                    state.rejected = std::mem::take(&mut machine.state.rejected);
+                    state.rejected_up_to = machine.state.rejected_up_to;
+                }
+                *machine = Machine::new(state);
+                self.parts.router.set(&old, &name, None);
             }
             let wish =
                 Wish { want: assigned.want.clone(), stable: assigned.stable.clone(), trial: assigned.trial.clone() };
@@ -183,12 +225,12 @@ impl Driver {
     }
 }
 
-async fn probe_all(all: Vec<Loaded>) -> Result<Vec<Arc<Loaded>>, String> {
+async fn probe_all(all: Vec<Loaded>) -> Result<Vec<Arc<Loaded>>, Unloadable> {
     let mut probed = Vec::with_capacity(all.len());
     for loaded in all {
         let model = loaded.contract.model.clone();
-        let loaded = probe::probe(loaded).await.map_err(|e| format!("{model}: {}", e.message))?;
-        probed.push(Arc::new(loaded));
+        let named = |e: Unloadable| Unloadable { message: format!("{model}: {}", e.message), ..e };
+        probed.push(Arc::new(probe::probe(loaded).await.map_err(named)?));
     }
     Ok(probed)
 }

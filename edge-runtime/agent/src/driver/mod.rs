@@ -10,13 +10,15 @@ mod trial;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
-use ballast_bundle::protocol::{ReleaseReport, Speed};
-use ballast_bundle::{Assignment, Blob, Digest, ReleaseLayers, TargetName, TrustRoot, Verified};
+use ballast_bundle::protocol::{FailureReason, ReleaseReport, Speed};
+use ballast_bundle::{Assignment, Blob, Digest, ReleaseLayers, TargetName, TrustRoot, UnixMillis, Verified};
 use ballast_sandbox::Fault;
 use ballast_slots::{Event, ReleaseId, State};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, mpsc};
+use tokio::task::AbortHandle;
 
 use crate::fetch::{FetchError, Source};
 use crate::loaded::{Loaded, Prepared, Unloadable};
@@ -41,8 +43,8 @@ pub(crate) struct SlotFile {
 
 /// What the driver is told.
 pub(crate) enum Input {
-    /// A verified assignment, and the root that was in force.
-    Assignment(Box<(Verified<Assignment>, Verified<TrustRoot>)>),
+    /// A verified assignment, the root that was in force, and when its pointer expires.
+    Assignment(Box<(Verified<Assignment>, Verified<TrustRoot>, UnixMillis)>),
     /// A download ended.
     Fetched { name: String, id: ReleaseId, result: Result<ReleaseLayers, FetchError> },
     /// A relabelled release's statement was verified, or not.
@@ -54,11 +56,15 @@ pub(crate) enum Input {
     /// A runner's download ended.
     RunnerFetched { result: Box<Result<RunnerRecord, FetchError>> },
     /// The new runner passed every active model's golden vectors, or did not.
-    RunnerProbed { result: Result<(Arc<Runner>, Vec<Arc<Loaded>>), String>, module: Digest },
+    RunnerProbed { result: Result<(Arc<Runner>, Vec<Arc<Loaded>>), Unloadable>, module: Digest },
     /// The new runner was measured.
     Measured(Speed),
+    /// What should serve cannot be loaded.
+    Unloadable { name: String, event: Event },
+    /// Damaged bytes of what should serve are here again.
+    Mended { name: String },
     /// A live request failed; the time to the fallback's answer, if there was one.
-    Failed { model: String, id: ReleaseId, fault: Fault, micros: Option<u64> },
+    Failed { deployment: String, id: ReleaseId, fault: Fault, micros: Option<u64> },
     /// Golden replays of a trial.
     Replayed { name: String, id: ReleaseId, right: u64, result: Result<(), Unloadable> },
     /// Time passed.
@@ -103,10 +109,15 @@ pub(crate) struct Machine {
     prepared: Option<(ReleaseId, Prepared)>,
     /// A preparation, a probe or a replay is under way.
     preparing: bool,
+    fetching: Option<(ReleaseId, AbortHandle)>,
     replaying: bool,
     replayed: usize,
-    /// Counted at the last tick.
-    seen: BTreeMap<ReleaseId, u64>,
+    /// Counted at the last tick, by manifest: a relabel changes the number only.
+    seen: BTreeMap<Digest, u64>,
+    /// When its state could last not be written; until it can.
+    unwritten: Option<Instant>,
+    /// When the candidate's trial began, or it last answered a live request.
+    last_live: Instant,
 }
 
 /// What the driver is made of.
@@ -130,9 +141,15 @@ pub(crate) struct Driver {
     machines: BTreeMap<String, Machine>,
     runner: Option<Arc<Runner>>,
     runner_file: RunnerFile,
-    /// Waits for its runner.
-    pending: Option<Verified<Assignment>>,
+    assignment: Option<Verified<Assignment>>,
+    /// After this nothing new is installed; what runs goes on.
+    expires: UnixMillis,
     runner_busy: bool,
+    /// When the assigned runner last failed to come here, and why.
+    runner_again: Option<Instant>,
+    runner_waits: (FailureReason, String),
+    /// The clock and the instant at the start.
+    started: (UnixMillis, Instant),
     /// Deployments whose effects ask for blobs to be deleted.
     collect: bool,
 }
@@ -152,12 +169,16 @@ impl Driver {
             }
         });
         let mut driver = Self {
+            started: (parts.clock.now(), Instant::now()),
             parts,
             machines: BTreeMap::new(),
             runner,
             runner_file,
-            pending: None,
+            assignment: None,
+            expires: UnixMillis(0),
             runner_busy: false,
+            runner_again: None,
+            runner_waits: (FailureReason::InsufficientDisk, String::new()),
             collect: false,
         };
         for file in slot_files(&driver.parts.dir)? {
@@ -184,11 +205,17 @@ impl Driver {
     }
 
     fn take(&mut self, input: Input) {
+        if let Input::Fetched { name, id, .. } | Input::Relabelled { name, id, .. } = &input
+            && let Some(machine) = self.machines.get_mut(name)
+        {
+            machine.fetching.take_if(|(of, _)| of == id);
+        }
         match input {
             Input::Assignment(boxed) => {
-                let (assignment, root) = *boxed;
+                let (assignment, root, expires) = *boxed;
+                self.expires = expires;
                 self.parts.root = root;
-                self.assignment(assignment);
+                self.assigned(assignment);
             }
             Input::Fetched { name, id, result } => match result {
                 Ok(layers) => {
@@ -213,7 +240,9 @@ impl Driver {
             Input::RunnerFetched { result } => self.runner_fetched(*result),
             Input::RunnerProbed { result, module } => self.runner_probed(result, module),
             Input::Measured(speed) => self.parts.board.set_speed(speed),
-            Input::Failed { model, id, fault, micros } => self.request_failed(&model, id, &fault, micros),
+            Input::Unloadable { name, event } => self.event(&name, &event),
+            Input::Mended { name } => self.switch(&name),
+            Input::Failed { deployment, id, fault, micros } => self.request_failed(&deployment, id, &fault, micros),
             Input::Replayed { name, id, right, result } => self.replayed(&name, id, right, result),
             Input::Tick => self.tick(),
             Input::Stop => {}
@@ -237,7 +266,7 @@ impl Driver {
         if let Some(record) = &self.runner_file.active {
             keep.extend([record.reference.module.digest, record.reference.statement.digest]);
         }
-        if let Some(runner) = self.pending.as_ref().and_then(|p| p.runner.as_ref()) {
+        if let Some(runner) = self.assignment.as_ref().and_then(|p| p.runner.as_ref()) {
             keep.extend([runner.module.digest, runner.statement.digest]);
         }
         keep
@@ -306,9 +335,12 @@ impl Machine {
             loaded: BTreeMap::new(),
             prepared: None,
             preparing: false,
+            fetching: None,
             replaying: false,
             replayed: 0,
             seen: BTreeMap::new(),
+            unwritten: None,
+            last_live: Instant::now(),
         }
     }
 

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
+use ballast_bundle::Digest;
 use ballast_bundle::protocol::FailureReason;
 use ballast_sandbox::Fault;
 use ballast_slots::{Event, Phase, ReleaseId};
@@ -14,43 +16,38 @@ use crate::probe;
 
 /// Golden vectors that one tick of a quiet trial replays at most.
 const REPLAYS: usize = 8;
+/// A trial is quiet after so long without a live answer, or half its least duration where that is shorter.
+const QUIET: Duration = Duration::from_secs(10);
 
 impl Driver {
-    pub(super) fn switch_now(&mut self, name: &str) {
-        // A runner's change moves nothing in the state; only what is loaded.
-        let Some(machine) = self.machines.get(name) else { return };
-        let route = machine.state.serving().and_then(|s| {
-            let primary = machine.loaded.get(&s.primary.manifest.digest).cloned()?;
-            let backup = s.backup.and_then(|b| machine.loaded.get(&b.manifest.digest).cloned());
-            Some(crate::serve::Route { primary, on_trial: s.on_trial, backup })
-        });
-        self.parts.router.set(&machine.state.model, route);
-    }
-
-    pub(super) fn request_failed(&mut self, model: &str, id: ReleaseId, fault: &Fault, micros: Option<u64>) {
+    pub(super) fn request_failed(&mut self, name: &str, id: ReleaseId, fault: &Fault, micros: Option<u64>) {
         if !fault.reason().is_failure() {
             return; // unknown: the machine's lack, not the release's
         }
-        let Some((name, state)) = self.state_of(model) else { return };
-        let (name, known) = (name.clone(), state.rejected.len());
+        let Some(known) = self.machines.get(name).map(|m| m.state.rejected.len()) else { return };
         let event = Event::RequestFailed { on: id, reason: fault.reason(), message: fault.to_string() };
-        if let Some(machine) = self.machines.get_mut(&name)
+        if let Some(machine) = self.machines.get_mut(name)
             && let Some(micros) = micros
         {
             machine.rollback_micros.entry(id).or_insert(micros);
             // It is kept only for a release that this rolls back: the next write drops it otherwise.
         }
-        self.event(&name, &event);
-        let rejected = self.machines.get(&name).map(|m| m.state.rejected.iter().any(|r| r.id == id));
-        if rejected == Some(true) && self.machines.get(&name).is_some_and(|m| m.state.rejected.len() > known) {
+        self.event(name, &event);
+        let rejected = self.machines.get(name).map(|m| m.state.rejected.iter().any(|r| r.id == id));
+        if rejected == Some(true) && self.machines.get(name).is_some_and(|m| m.state.rejected.len() > known) {
             tracing::warn!(deployment = name, release = %id.number, %fault, micros, "rolled back");
             self.parts.metrics.rollback(micros);
         }
     }
 
     pub(super) fn tick(&mut self) {
+        self.look_after_runner();
         let names: Vec<_> = self.machines.keys().cloned().collect();
         for name in names {
+            self.write_again(&name);
+            self.look_after_fetch(&name);
+            // First of all: what is too slow must not pass its trial in the same tick.
+            self.judge_latency(&name);
             self.count(&name);
             self.event(&name, &Event::Tick);
             self.look_after_trial(&name);
@@ -60,32 +57,48 @@ impl Driver {
     /// Live answers since the last tick.
     fn count(&mut self, name: &str) {
         let Some(machine) = self.machines.get_mut(name) else { return };
-        let now: BTreeMap<ReleaseId, u64> =
-            machine.loaded.values().map(|l| (l.id(), l.stats.answered.load(Ordering::Relaxed))).collect();
+        let now: BTreeMap<Digest, u64> =
+            machine.loaded.iter().map(|(d, l)| (*d, l.stats.answered.load(Ordering::Relaxed))).collect();
         let before = std::mem::replace(&mut machine.seen, now.clone());
-        for (by, total) in now {
-            let requests = total.saturating_sub(before.get(&by).copied().unwrap_or(0));
-            if requests > 0 {
-                self.event(name, &Event::Answered { by, requests });
+        let ids: BTreeMap<Digest, ReleaseId> =
+            machine.state.releases().map(|r| (r.manifest.digest, ReleaseId::from(r))).collect();
+        let on_trial = machine.state.candidate.as_ref().map(|c| c.release.manifest.digest);
+        for (manifest, total) in now {
+            let requests = total.saturating_sub(before.get(&manifest).copied().unwrap_or(0));
+            let Some(by) = ids.get(&manifest).copied().filter(|_| requests > 0) else { continue };
+            if let Some(machine) = self.machines.get_mut(name).filter(|_| on_trial == Some(manifest)) {
+                machine.last_live = Instant::now();
             }
+            self.event(name, &Event::Answered { by, requests });
         }
     }
 
-    /// A trial without traffic is fed with golden vectors; one that is slower than it may be is ended.
+    /// A candidate that is slower than it may be is ended. Under ten latencies in the last minute, of it or of the release
+    /// before it, there is no verdict: a p99 of less says nothing.
+    fn judge_latency(&mut self, name: &str) {
+        let Some(machine) = self.machines.get(name) else { return };
+        let Some(candidate) = machine.state.candidate.as_ref().filter(|c| c.phase == Phase::Trial) else { return };
+        let id = ReleaseId::from(&candidate.release);
+        let backup = machine.state.active.as_ref().and_then(|h| machine.loaded.get(&h.release.manifest.digest));
+        let (Some(loaded), Some(backup)) = (machine.loaded.get(&id.manifest), backup) else { return };
+        if let Some(message) = too_slow(loaded, backup) {
+            self.event(name, &Event::Rejected { of: id, reason: FailureReason::LatencyExceeded, message });
+        }
+    }
+
+    /// A trial without traffic is fed with golden vectors: they count as its requests. Where there is traffic they only measure.
     fn look_after_trial(&mut self, name: &str) {
         let Some(machine) = self.machines.get_mut(name) else { return };
         let Some(candidate) = machine.state.candidate.as_ref().filter(|c| c.phase == Phase::Trial) else { return };
         let id = ReleaseId::from(&candidate.release);
+        let min_duration = candidate.trial.min_duration_millis;
         let wanted = candidate.trial.min_requests.saturating_sub(candidate.requests);
         let Some(loaded) = machine.loaded.get(&id.manifest).cloned() else { return };
         let backup =
             machine.state.active.as_ref().and_then(|h| machine.loaded.get(&h.release.manifest.digest)).cloned();
-        if let Some(message) = backup.as_deref().and_then(|backup| too_slow(&loaded, backup)) {
-            let reason = FailureReason::LatencyExceeded;
-            return self.event(name, &Event::Rejected { of: id, reason, message });
-        }
         let latency_matters = loaded.contract.verification.max_latency_p99_millis.is_some();
-        if machine.replaying || (wanted == 0 && !latency_matters) {
+        let quiet = machine.last_live.elapsed() >= QUIET.min(Duration::from_millis(min_duration / 2));
+        if machine.replaying || ((wanted == 0 || !quiet) && !latency_matters) {
             return;
         }
         machine.replaying = true;
@@ -99,7 +112,7 @@ impl Driver {
                 // The same load on both, so that a slow minute of the machine is not put down to the candidate.
                 let _ = replay(&backup, from, count).await;
             }
-            let right = if result.is_ok() { count as u64 } else { 0 };
+            let right = if result.is_ok() && quiet { count as u64 } else { 0 };
             let _ = send.send(Input::Replayed { name, id, right, result });
         });
     }
@@ -108,6 +121,7 @@ impl Driver {
         let Some(machine) = self.machines.get_mut(name) else { return };
         machine.replaying = false;
         match result {
+            Ok(()) if right == 0 => {}
             Ok(()) => self.event(name, &Event::Answered { by: id, requests: right }),
             Err(Unloadable { reason, message }) if reason.is_failure() => {
                 self.event(name, &Event::RequestFailed { on: id, reason, message });
@@ -121,7 +135,7 @@ impl Driver {
 async fn replay(loaded: &Arc<Loaded>, from: usize, count: usize) -> Result<(), Unloadable> {
     for n in 0..count {
         let vector = from.wrapping_add(n) % loaded.golden.len().max(1);
-        let started = std::time::Instant::now();
+        let started = Instant::now();
         let wrong = probe::replay(loaded, vector).await?;
         loaded.stats.measured(started.elapsed());
         // A share of vectors may be wrong (`minMatching`); those were wrong in the probe already.

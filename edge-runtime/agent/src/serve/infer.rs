@@ -105,7 +105,12 @@ impl Context {
             if !fault.reason().is_failure() {
                 return;
             }
-            let _ = self.driver.send(Input::Failed { model: model.clone(), id: primary.id(), fault, micros });
+            let _ = self.driver.send(Input::Failed {
+                deployment: primary.deployment.clone(),
+                id: primary.id(),
+                fault,
+                micros,
+            });
         };
         let Some(backup) = route.stand_in().cloned() else {
             blame(fault.clone(), None);

@@ -54,12 +54,15 @@ impl Router {
         self.routes.read().unwrap_or_else(PoisonError::into_inner).get(model).cloned()
     }
 
-    pub(crate) fn set(&self, model: &str, route: Option<Route>) {
+    /// What `deployment` serves as `model`, or nothing. Another deployment's route is never taken away: a name may have
+    /// passed on to it.
+    pub(crate) fn set(&self, model: &str, deployment: &str, route: Option<Route>) {
         let mut routes = self.routes.write().unwrap_or_else(PoisonError::into_inner);
         let now = route.clone();
         let old = match route {
             Some(route) => routes.insert(model.to_owned(), route),
-            None => routes.remove(model),
+            None if routes.get(model).is_some_and(|r| r.primary.deployment == deployment) => routes.remove(model),
+            None => None,
         };
         // What leaves is dropped after the lock is given back: it may end threads.
         drop(routes);

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use ballast_bundle::protocol::FailureReason;
 use ballast_bundle::{Blob, Counter, DeploymentRef, Digest, ReleaseNumber, ReleaseRef, TrialPolicy, UnixMillis};
-use ballast_slots::{Effect, Event, Phase, ReleaseId, State, Willing, Wish, step};
+use ballast_slots::{Effect, Event, Phase, Rejected, ReleaseId, State, Willing, Wish, step, unwritten};
 
 const NOW: u64 = 1_000_000;
 const LONG: u64 = 60_000;
@@ -27,12 +27,24 @@ fn wish(want: Option<&ReleaseRef>, stable: Option<&ReleaseRef>) -> Wish {
 
 pub(crate) fn updates() -> Vec<Wish> {
     let (one, two, four) = (release("1", 1, "a"), release("2", 2, "b"), release("4", 4, "c"));
-    vec![wish(Some(&one), None), wish(Some(&two), Some(&one)), wish(Some(&four), Some(&one)), wish(None, None)]
+    vec![
+        wish(Some(&one), None),
+        wish(Some(&two), Some(&one)),
+        wish(Some(&four), Some(&one)),
+        wish(Some(&four), Some(&four)),
+        wish(None, None),
+    ]
 }
 
 pub(crate) fn relabels() -> Vec<Wish> {
     let (one, two, three) = (release("1", 1, "a"), release("2", 2, "b"), release("3", 3, "b"));
-    vec![wish(Some(&two), Some(&one)), wish(Some(&three), Some(&one)), wish(Some(&one), Some(&one))]
+    // As the operator sends them: outside a rollout `stable` is `want`.
+    vec![
+        wish(Some(&two), Some(&one)),
+        wish(Some(&three), Some(&one)),
+        wish(Some(&three), Some(&three)),
+        wish(Some(&one), Some(&one)),
+    ]
 }
 
 pub(crate) fn random_wishes(random: &mut impl FnMut() -> u64) -> Vec<Wish> {
@@ -61,6 +73,8 @@ pub(crate) enum Happening {
     Event(Event),
     Finished(Op, Event),
     Later(Event),
+    /// A start with a clock that lost its time.
+    Earlier(Event),
 }
 
 /// What is on disk, in memory, under way, and what was ever true.
@@ -69,6 +83,8 @@ pub(crate) struct World {
     pub(crate) disk: State,
     memory: State,
     up: bool,
+    /// A write failed and was not made good yet.
+    stalled: bool,
     live: Option<(ReleaseId, Option<ReleaseId>)>,
     running: BTreeSet<Op>,
     fetched: BTreeSet<Digest>,
@@ -76,16 +92,19 @@ pub(crate) struct World {
     rejected: BTreeSet<ReleaseId>,
     called_stable: BTreeSet<ReleaseId>,
     lean: bool,
+    /// Whether writes may fail.
+    failing: bool,
 }
 
 impl World {
-    pub(crate) fn new(lean: bool) -> Self {
+    pub(crate) fn new(lean: bool, failing: bool) -> Self {
         let deployment = DeploymentRef { namespace: "ns".parse().unwrap(), name: "digits".to_owned() };
         let state = State::new(deployment, "digits".to_owned());
         Self {
             disk: state.clone(),
             memory: state,
             up: true,
+            stalled: false,
             live: None,
             running: BTreeSet::new(),
             fetched: BTreeSet::new(),
@@ -93,15 +112,42 @@ impl World {
             rejected: BTreeSet::new(),
             called_stable: BTreeSet::new(),
             lean,
+            failing,
         }
+    }
+
+    /// One that rejected so much before that the next rejections push older ones out.
+    pub(crate) fn weary(lean: bool) -> Self {
+        let mut world = Self::new(lean, false);
+        for n in 0..32u32 {
+            let number = ReleaseNumber { epoch: 1, counter: Counter(1) };
+            let id = ReleaseId { number, manifest: Digest::of(&n.to_le_bytes()) };
+            let (version, reason, message) = (String::new(), FailureReason::Trap, String::new());
+            let rejected = Rejected { id, version, reason, message, at: UnixMillis(NOW), requests: 0, failures: 0 };
+            world.disk.rejected.push(rejected);
+        }
+        world.memory = world.disk.clone();
+        world
+    }
+
+    /// A rejection holds that could not be written.
+    pub(crate) fn is_ahead_of_its_disk(&self) -> bool {
+        self.up && self.memory.rejected.len() > self.disk.rejected.len()
     }
 
     pub(crate) fn happenings(&self, wishes: &[Wish]) -> Vec<Happening> {
         if !self.up {
-            return vec![Happening::Event(Event::Booted), Happening::Later(Event::Booted)];
+            let booted = || Event::Booted;
+            return vec![Happening::Event(booted()), Happening::Later(booted()), Happening::Earlier(booted())];
         }
         let mut all: Vec<_> = wishes.iter().map(|w| Happening::Event(Event::Assigned(w.clone()))).collect();
         all.extend([Happening::Event(Event::Withdrawn), Happening::Event(Event::Tick), Happening::Later(Event::Tick)]);
+        if self.stalled {
+            all.push(Happening::Event(Event::Resumed));
+        }
+        if let Some(candidate) = &self.memory.candidate {
+            all.push(Happening::Event(Event::Damaged((&candidate.release).into())));
+        }
         for op in &self.running {
             let finished = |event| Happening::Finished(op.clone(), event);
             let failed = |of: &ReleaseId, reason| {
@@ -135,6 +181,8 @@ impl World {
                 let message = "guest trapped".to_owned();
                 all.push(Happening::Event(Event::Answered { by: id, requests: 1 }));
                 all.push(Happening::Event(Event::RequestFailed { on: id, reason: FailureReason::Trap, message }));
+                let (reason, message) = (FailureReason::InsufficientMemory, "no memory for an instance".to_owned());
+                all.push(Happening::Event(Event::Deferred { of: id, reason, message }));
             }
         }
         all
@@ -146,6 +194,7 @@ impl World {
         let (event, now) = match happening {
             Happening::Event(event) => (event, NOW),
             Happening::Later(event) => (event, NOW + LONG),
+            Happening::Earlier(event) => (event, 5),
             Happening::Finished(op, event) => {
                 world.running.remove(op);
                 if let Event::Fetched(id) = event {
@@ -163,12 +212,32 @@ impl World {
         if let Event::Assigned(wish) = event {
             world.called_stable.extend(wish.stable.as_ref().map(ReleaseId::from));
         }
-        let mut worlds = Vec::with_capacity(effects.len() + 1);
+        if matches!(event, Event::Booted | Event::Resumed) {
+            world.stalled = false;
+        }
+        let mut worlds = Vec::with_capacity(effects.len() + 2);
         let before = world.clone();
+        if world.failing && effects.contains(&Effect::Persist) {
+            let (state, instead) = unwritten(&before.memory, next.clone());
+            let mut failed = world.clone();
+            (failed.memory, failed.stalled) = (state, true);
+            instead.iter().for_each(|effect| failed.apply(effect));
+            assert!(!instead.contains(&Effect::Persist));
+            failed.canonical(now);
+            check_settled(&before, event, &failed);
+            worlds.push(failed.crashed(NOW));
+            worlds.push(failed);
+        }
         world.memory = next;
         for effect in &effects {
             worlds.push(world.crashed(now));
             world.apply(effect);
+        }
+        // Before the arrow is written the next start finds the damage itself.
+        if let Event::Damaged(id) = event
+            && world.memory.releases().filter(|r| r.manifest.digest == id.manifest).count() == 1
+        {
+            world.fetched.remove(&id.manifest);
         }
         world.canonical(now);
         check_settled(&before, event, &world);
@@ -203,6 +272,7 @@ impl World {
         let mut world = self.clone();
         world.memory = world.disk.clone();
         world.up = false;
+        world.stalled = false;
         world.live = None;
         world.running.clear();
         world.canonical(now);
@@ -212,8 +282,9 @@ impl World {
     /// Times become "just now" or "long ago" and counts stay small, so that the set of worlds is finite.
     fn canonical(&mut self, now: u64) {
         for state in [&mut self.disk, &mut self.memory] {
-            let age =
-                |since: &mut UnixMillis| *since = UnixMillis(if now - since.0 >= LONG { NOW - LONG } else { NOW });
+            let age = |since: &mut UnixMillis| {
+                *since = UnixMillis(if now.saturating_sub(since.0) >= LONG { NOW - LONG } else { NOW })
+            };
             for held in state.active.iter_mut().chain(&mut state.fallback) {
                 age(&mut held.since);
                 held.requests = held.requests.min(1);
@@ -266,7 +337,7 @@ fn check_step(world: &World, event: &Event, next: &State, effects: &[Effect]) {
     let phase = |s: &State| s.candidate.as_ref().map(|c| (ReleaseId::from(&c.release), c.phase));
     let slots = |s: &State| [&s.active, &s.fallback].map(|h| h.as_ref().map(|h| ReleaseId::from(&h.release)));
     let moved = phase(before) != phase(next) || slots(before) != slots(next) || before.rejected != next.rejected;
-    assert_eq!(moved && effects.first() != Some(&Effect::Persist), false, "an arrow was not written: {}", context());
+    assert!(!(moved && effects.first() != Some(&Effect::Persist)), "an arrow was not written: {}", context());
 
     assert!(next.floor >= before.floor, "the floor sank: {}", context());
     if next.floor != before.floor {
@@ -303,15 +374,20 @@ fn check_settled(before: &World, event: &Event, world: &World) {
         assert!(!world.rejected.contains(&id), "serves what was rejected: {}", context());
     }
     if let Some((_, backup)) = before.live.filter(|_| *event != Event::Withdrawn && before.up) {
-        let sole = backup.is_none() && matches!(event, Event::Rejected { .. } | Event::RequestFailed { .. });
+        let sole = backup.is_none()
+            && matches!(
+                event,
+                Event::Rejected { .. } | Event::RequestFailed { .. } | Event::Damaged(_) | Event::Deferred { .. }
+            );
         let superseded = matches!(event, Event::Assigned(_)) && before.memory.active.is_none();
         assert!(world.live.is_some() || sole || superseded, "nothing serves any more: {}", context());
     }
     if world.memory.candidate.as_ref().is_some_and(|c| c.phase == Phase::Trial) && world.memory.active.is_some() {
         assert!(world.live.is_some_and(|(_, backup)| backup.is_some()), "a trial without its backup: {}", context());
     }
-    // Nothing gets stuck: whatever a candidate waits for is under way, or the next tick asks for it again.
-    if let Some(candidate) = &world.memory.candidate {
+    // Nothing gets stuck: whatever a candidate waits for is under way, or the next tick asks for it again. After a write
+    // that failed it is the next write that works.
+    if let Some(candidate) = world.memory.candidate.as_ref().filter(|_| !world.stalled) {
         let id = ReleaseId::from(&candidate.release);
         let (_, tick) = step(&world.memory, &Event::Tick, UnixMillis(NOW + LONG));
         let moving = match (candidate.phase, candidate.deferred.is_some()) {
