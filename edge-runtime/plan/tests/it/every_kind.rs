@@ -1,0 +1,199 @@
+//! A plan with a step of every kind, each as close to the end of its memory as it may be.
+
+use ballast_plan::build::{PlanBuilder, TensorDef};
+use ballast_plan::record::List;
+use ballast_plan::step::{
+    BiasOf, Conv, Copy, Depthwise, Elt, Epilogue, EpilogueOperand, Fill, Gather, Gemm, Layout, Matrix, Operand, Pool,
+    PoolKind, Reduce, ReduceKind, Softmax, Window,
+};
+use ballast_plan::{At, DType, EltInstr, EltOp, PlanError, Step};
+
+/// Bytes of weights that every plan here has.
+pub const WEIGHTS: u32 = 1024;
+/// Where results are written: the end of the arena is the end of the last of them.
+const OUT: u32 = 4096;
+
+fn arena(offset: u32) -> At {
+    At::arena(offset).unwrap()
+}
+
+fn weights(floats: u32) -> At {
+    At::weights(WEIGHTS - floats * 4).unwrap()
+}
+
+/// 5 × 7 with padding at stride 2: planes lie in scratch.
+fn strided() -> Window {
+    Window { ih: 5, iw: 7, oh: 3, ow: 4, kh: 3, kw: 3, sh: 2, sw: 2, pt: 1, pl: 1, dh: 1, dw: 1 }
+}
+
+/// 5 × 7, read as it lies, with a dilated window.
+fn direct() -> Window {
+    Window { ih: 5, iw: 7, oh: 3, ow: 3, kh: 2, kw: 3, sh: 1, sw: 1, pt: 0, pl: 0, dh: 2, dw: 2 }
+}
+
+/// Bias by row, a program, and an operand for every element: program 1 takes two.
+fn epilogue(rows: u32, cols: u32) -> Epilogue {
+    let operand = EpilogueOperand { at: arena(8), batch: rows * cols, row: cols, col: 1 };
+    Epilogue {
+        bias_of: BiasOf::Row,
+        bias: weights(rows),
+        low: 0.0,
+        high: 6.0,
+        program: 2,
+        operands: List::new(&[operand]).unwrap(),
+    }
+}
+
+/// Name, step, and bytes that it writes from [`OUT`] on.
+pub fn steps() -> Vec<(&'static str, Step, u32)> {
+    let side = |at, row, batch| Matrix { at, layout: Layout::Strided, row, col: 1, batch };
+    let packed = |at| Matrix { at, layout: Layout::Packed, row: 0, col: 0, batch: 0 };
+    let mut gemm = Gemm {
+        batch: 2,
+        m: 5,
+        n: 18,
+        k: 3,
+        left: side(arena(0), 3, 15),
+        right: side(arena(256), 18, 54),
+        out: arena(OUT),
+        out_row: 18,
+        out_batch: 90,
+        epilogue: epilogue(5, 18),
+        scratch: arena(1024),
+    };
+    let scratchy = gemm.into();
+    gemm.left = packed(weights(24));
+    gemm.right = packed(weights(96));
+    gemm.epilogue = Epilogue { bias_of: BiasOf::Column, bias: weights(18), ..Epilogue::default() };
+    let conv = |window: Window| Conv {
+        batch: 2,
+        groups: 2,
+        ic: 2,
+        oc: 3,
+        window,
+        input: arena(0),
+        weights: weights(2 * 4 * 2 * (window.kh * window.kw)),
+        out: arena(OUT),
+        epilogue: epilogue(6, window.oh * window.ow),
+        scratch: arena(1200),
+    };
+    let depthwise = |window: Window| Depthwise {
+        batch: 2,
+        planes: 3,
+        window,
+        input: arena(0),
+        weights: weights(3 * (window.kh * window.kw)),
+        out: arena(OUT),
+        epilogue: epilogue(3, window.oh * window.ow),
+        scratch: arena(1024),
+    };
+    let pool = Pool {
+        kind: PoolKind::MeanPadded,
+        planes: 6,
+        window: strided(),
+        input: arena(0),
+        out: arena(OUT),
+        padded: [7, 9],
+        scratch: arena(1024),
+    };
+    let copy = Copy {
+        size: 8,
+        dims: [1, 1, 2, 3, 4, 5],
+        input: arena(4 * 8),
+        input_strides: [0, 0, 60, 20, 5, -1],
+        out: arena(OUT),
+        out_strides: [0, 0, 1, 2, 6, 24],
+    };
+    let operand = |at, dtype, strides| Operand { at, dtype, strides };
+    let elt = Elt {
+        program: 1,
+        dims: [1, 1, 1, 2, 3, 5],
+        out: arena(OUT),
+        dtype: DType::I64,
+        operands: List::new(&[
+            operand(weights(15), DType::F32, [0, 0, 0, 0, 5, 1]),
+            operand(arena(29), DType::U8, [0, 0, 0, -15, -5, -1]),
+        ])
+        .unwrap(),
+    };
+    let reduce = Reduce { kind: ReduceKind::Mean, outer: 3, len: 4, inner: 5, input: arena(0), out: arena(OUT) };
+    let softmax = Softmax { outer: 3, len: 4, inner: 5, log: 0, input: arena(0), out: arena(OUT) };
+    let gather = Gather {
+        outer: 2,
+        axis: 4,
+        bytes: 12,
+        count: 3,
+        dtype: DType::I64,
+        indices: arena(512),
+        input: arena(0),
+        out: arena(OUT),
+    };
+    vec![
+        ("fill", Fill { out: arena(OUT), words: 7, value: 0 }.into(), 28),
+        ("copy", copy.into(), 960),
+        ("elt", elt.into(), 240),
+        ("gemm", scratchy, 720),
+        ("gemm of packed sides", gemm.into(), 720),
+        ("conv", conv(strided()).into(), 576),
+        ("direct conv", conv(direct()).into(), 432),
+        ("depthwise", depthwise(strided()).into(), 288),
+        ("direct depthwise", depthwise(direct()).into(), 216),
+        ("pool", pool.into(), 288),
+        ("reduce", reduce.into(), 60),
+        ("softmax", softmax.into(), 240),
+        ("gather", gather.into(), 72),
+    ]
+}
+
+/// A plan of these steps over an arena of this many bytes.
+pub fn plan(steps: &[Step], arena_bytes: u32, weights_bytes: u32) -> Result<Vec<u8>, PlanError> {
+    let mut builder = PlanBuilder::new();
+    let instr = |op, dst, src| EltInstr { op, dst, src, imm: 0.5 };
+    builder.program(1, 2, &[instr(EltOp::Tanh, 1, [0; 3])]);
+    builder.program(2, 4, &[instr(EltOp::Mul, 2, [0, 1, 0]), instr(EltOp::MulAdd, 3, [2, 0, 1])]);
+    let def = |name: &str, dims: &[u32], at| TensorDef { name: name.into(), dtype: DType::F32, dims: dims.into(), at };
+    builder.entry("main", vec![def("x", &[2, 3], 0)], vec![def("y", &[7], 8)], steps);
+    builder.finish(arena_bytes, weights_bytes, 1)
+}
+
+/// All of them in one plan, and its bytes of arena: behind the longest result nothing is left.
+pub fn everything() -> Vec<u8> {
+    let all = steps();
+    let written = all.iter().map(|&(_, _, bytes)| bytes).max().unwrap();
+    plan(&all.iter().map(|&(_, step, _)| step).collect::<Vec<_>>(), OUT + written, WEIGHTS).unwrap()
+}
+
+#[test]
+fn a_step_may_use_its_memory_to_the_last_byte_and_no_further() {
+    for (name, step, written) in steps() {
+        let arena = OUT + written;
+        plan(&[step], arena, WEIGHTS).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let error = plan(&[step], arena - 1, WEIGHTS).unwrap_err();
+        assert!(matches!(error, PlanError::OutOfBounds { step: 0 }), "{name}: {error}");
+        if super::touch::touches(&step).iter().any(|t| t.weights) {
+            let error = plan(&[step], arena, WEIGHTS - 1).unwrap_err();
+            assert!(matches!(error, PlanError::OutOfBounds { step: 0 }), "{name}: {error}");
+        }
+    }
+}
+
+#[test]
+fn weights_are_never_written() {
+    for (name, step, written) in steps() {
+        let out = At::weights(0).unwrap();
+        let step = match step {
+            Step::Fill(s) => Fill { out, ..s }.into(),
+            Step::Copy(s) => Copy { out, ..s }.into(),
+            Step::Elt(s) => Elt { out, ..s }.into(),
+            Step::Gemm(s) => Gemm { out, ..s }.into(),
+            Step::Conv(s) => Conv { out, ..s }.into(),
+            Step::Depthwise(s) => Depthwise { out, ..s }.into(),
+            Step::Pool(s) => Pool { out, ..s }.into(),
+            Step::Reduce(s) => Reduce { out, ..s }.into(),
+            Step::Softmax(s) => Softmax { out, ..s }.into(),
+            Step::Gather(s) => Gather { out, ..s }.into(),
+        };
+        let error = plan(&[step], OUT + written, WEIGHTS).unwrap_err();
+        assert!(matches!(error, PlanError::OutOfBounds { step: 0 }), "{name}: {error}");
+    }
+}
