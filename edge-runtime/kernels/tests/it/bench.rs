@@ -1,12 +1,9 @@
-//! A plan of one step over memory with guards.
+//! A plan of one step. Where it runs, says `levels`: natively here, in the sandbox with the sandbox's tests.
 
-use ballast_kernels::{Level, Memory, run_step};
 use ballast_plan::build::{PlanBuilder, TensorDef};
-use ballast_plan::{At, DType, Plan, Step};
+use ballast_plan::{At, DType, Step};
 
-/// What guards hold: no kernel may change it.
-const GUARD: u8 = 0xa5;
-const GUARD_BYTES: usize = 256;
+use crate::levels;
 
 /// Random floats from a seed (xorshift*), in −1..1.
 pub fn floats(seed: u64, n: usize) -> Vec<f32> {
@@ -57,47 +54,30 @@ impl Bench {
         At::weights(append(&mut self.weights, &bytes(values))).unwrap()
     }
 
-    /// Runs the step on every level that this CPU has; gives `bytes` at `out` for each.
-    pub fn run(mut self, step: impl Into<Step>, out: At, bytes: usize) -> Vec<Vec<u8>> {
-        let def = TensorDef { name: "out".into(), dtype: DType::U8, dims: vec![bytes as u32], at: out.offset() };
-        self.builder.entry("main", vec![], vec![def], &[step.into()]);
+    /// Runs the step wherever this bench's plans run; gives `bytes` at `out` for each place by its name. The whole arena is
+    /// the plan's input, so that a guest finds what was put into it.
+    pub fn run(mut self, step: impl Into<Step>, out: At, bytes: usize) -> Vec<(String, Vec<u8>)> {
+        let def = |name: &str, bytes: usize, at| TensorDef {
+            name: name.into(),
+            dtype: DType::U8,
+            dims: vec![bytes as u32],
+            at,
+        };
+        let (input, output) = (def("arena", self.arena.len(), 0), def("out", bytes, out.offset()));
+        self.builder.entry("main", vec![input], vec![output], &[step.into()]);
         let plan =
             self.builder.finish(self.arena.len() as u32, self.weights.len() as u32, 0).expect("the plan is sound");
-        let plan = Plan::parse(&plan).expect("and parses");
-        let mut levels = vec![Level::Scalar];
-        levels.extend((Level::best() != Level::Scalar).then(Level::best));
-        levels
-            .into_iter()
-            .map(|level| {
-                let guarded = |body: &[u8]| {
-                    let guard = vec![GUARD; GUARD_BYTES];
-                    [&guard, body, &guard].concat()
-                };
-                let (mut arena, weights) = (guarded(&self.arena), guarded(&self.weights));
-                let memory =
-                    Memory { arena: arena[GUARD_BYTES..].as_mut_ptr(), weights: weights[GUARD_BYTES..].as_ptr() };
-                for step in plan.entries().flat_map(|e| e.steps()) {
-                    // SAFETY: the plan was parsed and the memories have its sizes.
-                    unsafe { run_step(level, &plan, &step, &memory) };
-                }
-                let end = GUARD_BYTES + self.arena.len();
-                assert!(
-                    arena[..GUARD_BYTES].iter().chain(&arena[end..]).all(|&b| b == GUARD),
-                    "{level:?} left its arena"
-                );
-                let from = GUARD_BYTES + out.offset() as usize;
-                arena[from..from + bytes].to_vec()
-            })
-            .collect()
+        let from = out.offset() as usize;
+        levels::run(&plan, &self.arena, &self.weights, from..from + bytes)
     }
 
     /// As [`Bench::run`], compared with floats.
     pub fn expect(self, step: impl Into<Step>, out: At, want: &[f32], what: &str) {
-        for (level, got) in self.run(step, out, want.len() * 4).iter().enumerate() {
+        for (level, got) in self.run(step, out, want.len() * 4) {
             let got: Vec<f32> = got.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
             for (i, (&g, &w)) in got.iter().zip(want).enumerate() {
                 let same = g == w || g.is_nan() && w.is_nan() || (g - w).abs() <= 5e-5 + 1e-5 * w.abs();
-                assert!(same, "{what}, level {level}: element {i} is {g}, not {w}");
+                assert!(same, "{what}, {level}: element {i} is {g}, not {w}");
             }
         }
     }

@@ -8,7 +8,8 @@ use crate::bench::{Bench, bytes, floats};
 
 #[test]
 fn every_operation_does_what_it_says() {
-    let n = 300;
+    // Whole vectors of eight, one of four, and the rest of one.
+    let n = 303;
     let a: Vec<f32> = floats(1, n).iter().map(|v| v * 4.0).collect();
     let (b, c) = (floats(2, n), floats(3, n).iter().map(|v| v.round()).collect::<Vec<_>>());
     let truth = |t: bool| f32::from(u8::from(t));
@@ -97,9 +98,57 @@ fn operands_broadcast_turn_and_convert() {
     bench.clone().expect(step, step.out, &want, "broadcast");
 
     step.dtype = DType::I32;
-    for got in bench.run(step, step.out, want.len() * 4) {
+    for (level, got) in bench.run(step, step.out, want.len() * 4) {
         let got = got.chunks_exact(4).map(|b| i32::from_le_bytes(b.try_into().unwrap()));
-        assert!(got.zip(&want).all(|(g, &w)| g == w as i32));
+        assert!(got.zip(&want).all(|(g, &w)| g == w as i32), "{level}");
+    }
+}
+
+/// The error function by its Taylor series, in doubles: exact enough for |x| ≤ 3.
+fn erf(x: f32) -> f32 {
+    let x = f64::from(x);
+    let mut term = x;
+    let mut sum = x;
+    for n in 1..60 {
+        term *= -x * x / f64::from(n);
+        sum += term / f64::from(2 * n + 1);
+    }
+    (sum * 2.0 / std::f64::consts::PI.sqrt()) as f32
+}
+
+#[test]
+fn chains_of_any_length_leave_no_element_out() {
+    for n in (1..=18).chain([31, 33, 255, 257, 1025]) {
+        let (a, b) = (floats(1, n).iter().map(|v| v * 3.0).collect::<Vec<_>>(), floats(2, n));
+        let instr = |op, dst, src, imm| EltInstr { op, dst, src, imm };
+        // GELU, then a gate: what exporters make of a transformer's feed-forward and of a recurrent cell.
+        let code = [
+            instr(EltOp::MulImm, 2, [0, 0, 0], std::f32::consts::FRAC_1_SQRT_2),
+            instr(EltOp::Erf, 2, [2, 0, 0], 0.0),
+            instr(EltOp::AddImm, 2, [2, 0, 0], 1.0),
+            instr(EltOp::Mul, 2, [2, 0, 0], 0.0),
+            instr(EltOp::MulImm, 2, [2, 0, 0], 0.5),
+            instr(EltOp::Sigmoid, 3, [1, 0, 0], 0.0),
+            instr(EltOp::Tanh, 4, [2, 0, 0], 0.0),
+            instr(EltOp::MulAdd, 4, [3, 4, 1], 0.0),
+        ];
+        let want: Vec<f32> = (0..n)
+            .map(|i| {
+                let gelu = 0.5 * a[i] * (1.0 + erf(a[i] * std::f32::consts::FRAC_1_SQRT_2));
+                gelu.tanh() / (1.0 + (-b[i]).exp()) + b[i]
+            })
+            .collect();
+        let mut bench = Bench::default();
+        let operand = |at| Operand { at, dtype: DType::F32, strides: [0, 0, 0, 0, 0, 1] };
+        let operands = [bench.arena(&a), bench.arena(&b)].map(operand);
+        let step = Elt {
+            program: bench.builder.program(2, 5, &code),
+            dims: [1, 1, 1, 1, 1, n as u32],
+            out: bench.room(n as u64 * 4),
+            dtype: DType::F32,
+            operands: List::new(&operands).unwrap(),
+        };
+        bench.expect(step, step.out, &want, &format!("{n} elements"));
     }
 }
 

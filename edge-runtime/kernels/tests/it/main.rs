@@ -1,8 +1,10 @@
-//! Kernels against naive ones: every layout, edge and level, through a plan that was parsed.
+//! Kernels against naive ones: every layout, edge and level, through a plan that was parsed. The sandbox's tests
+//! include the same files over again and run them in the guest.
 #![allow(unsafe_code, missing_docs)] // the kernels' interface is unsafe; nobody reads a test binary's docs
 
 mod bench;
 mod elementwise;
+mod levels;
 mod naive;
 mod products;
 mod windows;
