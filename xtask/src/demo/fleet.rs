@@ -146,6 +146,11 @@ impl Fleet {
 
     /// Enrols and starts one more gateway.
     pub fn add_gateway(&mut self, held_back: bool) -> Result<()> {
+        self.add_gateway_with(held_back, "")
+    }
+
+    /// The same with more lines of TOML at the end of its configuration.
+    pub fn add_gateway_with(&mut self, held_back: bool, more: &str) -> Result<()> {
         let name = format!("gateway-{}", self.gateways.len() + 1);
         let folder = self.root.join("gateways").join(&name);
         let state = folder.join("state");
@@ -172,7 +177,8 @@ max_backoff_seconds = 2
 
 [fetch]
 retry_seconds = 1
-"
+
+{more}"
         );
         let config_file = folder.join("edge.toml");
         fs::write(&config_file, config)?;
