@@ -2,29 +2,56 @@
 
 use std::process::Command;
 
-use ballast_bundle::Digest;
-use ballast_compiler::{COMPILER_VERSION, CompileOutcome, compile};
+use ballast_bundle::{Contract, Digest, Golden, GoldenMatch};
+use ballast_compiler::{Artifacts, COMPILER_VERSION, CompileOutcome, CompileRequest, compile};
 
-use super::{example, request};
+use super::{example, request, zoo};
 
-/// What digests stand for; the digests of [`EXPECTED`] in this order.
-fn digests() -> Vec<String> {
-    let mut lines = Vec::new();
-    for version in ["1.0.0", "2.0.0", "3.0.0", "4.0.0"] {
-        let CompileOutcome::Built(artifacts) = compile(&request(example(&format!("models/digits-{version}.onnx"))))
-        else {
-            panic!("{version} was refused")
-        };
-        for (layer, bytes) in [
-            ("weights", &artifacts.weights),
-            ("plan", &artifacts.plan),
-            ("contract", &artifacts.contract),
-            ("golden", &artifacts.golden),
-        ] {
-            lines.push(format!("{version} {layer} {}", Digest::of(bytes)));
-        }
+/// The bundles that are compared, by name: every version of the digits, one with the user's golden file for each way that it
+/// judges, a recurrent model and a reader of text.
+fn bundles() -> Vec<(String, Artifacts)> {
+    let digits = |version: &str| request(example(&format!("models/digits-{version}.onnx")));
+    let mut requests: Vec<(String, CompileRequest)> =
+        ["1.0.0", "2.0.0", "3.0.0", "4.0.0"].into_iter().map(|v| (v.to_owned(), digits(v))).collect();
+    let mut labels = digits("1.0.0");
+    labels.golden = Some(example("golden.safetensors"));
+    labels.verification.golden_match = GoldenMatch::ArgMax;
+    labels.verification.min_matching_per_mille = 900;
+    requests.push(("labels".into(), labels));
+    requests.push(("recurrent".into(), request(zoo::recurrent())));
+    requests.push(("reader".into(), request(zoo::reader())));
+    let mut built: Vec<(String, Artifacts)> =
+        requests.into_iter().map(|(name, request)| (name.clone(), build(&name, &request))).collect();
+    // What the compiler made for the first one, given as the user's own numbers, which are off by less than is allowed.
+    let mut values = digits("1.0.0");
+    let contract: Contract = serde_json::from_slice(&built[0].1.contract).expect("a contract");
+    let golden = Golden::of_bundle(&built[0].1.golden, &contract).expect("golden vectors");
+    let near = (0..golden.len()).flat_map(|v| golden.output(v, "scores").expect("scores").as_chunks::<4>().0);
+    let near = near.flat_map(|b| (f32::from_le_bytes(*b) + 1e-6).to_le_bytes()).collect();
+    values.golden = Some(golden.with_outputs(&contract, &[near]));
+    built.push(("values".into(), build("values", &values)));
+    built
+}
+
+fn build(name: &str, request: &CompileRequest) -> Artifacts {
+    match compile(request) {
+        CompileOutcome::Built(artifacts) => *artifacts,
+        CompileOutcome::Refused(verdict) => panic!("{name} was refused: {}", verdict.message),
     }
-    lines
+}
+
+/// A line for each layer of each bundle; `digests.txt` has them in this order.
+fn digests() -> Vec<String> {
+    let layers = |(name, artifacts): (String, Artifacts)| {
+        let layers = [
+            ("weights", artifacts.weights),
+            ("plan", artifacts.plan),
+            ("contract", artifacts.contract),
+            ("golden", artifacts.golden),
+        ];
+        layers.map(|(layer, bytes)| format!("{name} {layer} {}", Digest::of(&bytes)))
+    };
+    bundles().into_iter().flat_map(layers).collect()
 }
 
 /// Other bytes for the same model need another compiler version: gateways would otherwise take a rebuild for a change, and a

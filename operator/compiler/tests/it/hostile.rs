@@ -1,10 +1,11 @@
 //! Hostile files: whatever the bytes, an answer comes, in bounded time and memory. Time is bounded by the work that the
 //! importer allows itself, so these tests end or hang; they measure nothing.
 
-use ballast_compiler::{InputOverride, VerdictReason, check, import};
+use ballast_compiler::ir::{DType, Tensor, ValueId};
+use ballast_compiler::{InputOverride, VerdictReason, check, cost, eval, import, lower};
 
 use super::writer::{Dim, Graph, chain, floats, graph_attribute, int, node, part, value};
-use super::{example, request};
+use super::{example, request, target, zoo};
 
 /// splitmix64.
 struct Random(u64);
@@ -16,6 +17,65 @@ impl Random {
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         (z ^ (z >> 31)) as usize % n
+    }
+}
+
+/// Most work and memory that a damaged model may ask for and still be evaluated: a thousand times what the samples ask.
+const MOST: u64 = 1 << 26;
+
+/// Imports; what is taken for a model is lowered, and evaluated when that is little work. Says how far it got.
+fn all_the_way(bytes: &[u8], random: &mut Random) -> &'static str {
+    let Ok(imported) = import::import(bytes, &[], &[]) else { return "refused" };
+    let graph = imported.graph;
+    let lowered = lower::lower(&graph, &target());
+    // Its own reader must take every plan that it writes.
+    assert!(!matches!(lowered, Err(lower::LowerError::Plan(_))), "{lowered:?}");
+    let held: u64 = graph.values.iter().map(|v| v.len() as u64 * 8).fold(0, u64::saturating_add);
+    if held > MOST || cost::cost(&graph).flop > MOST {
+        return "large";
+    }
+    let mut input = |id: &ValueId| {
+        let value = graph.value(*id);
+        match value.dtype {
+            DType::F32 => {
+                let odd = [0.0, -0.0, 1.5, -7.25, 3e38, f32::INFINITY, f32::NAN, 1e-40];
+                Tensor::f32(value.shape.clone(), (0..value.len()).map(|_| odd[random.below(8)]).collect())
+            }
+            dtype => {
+                let bytes: Vec<u8> = (0..value.len() * dtype.size()).map(|_| random.below(256) as u8).collect();
+                Tensor::from_bytes(dtype, value.shape.clone(), &bytes).expect("as long as it says")
+            }
+        }
+    };
+    let inputs: Vec<Tensor> = graph.inputs.iter().map(&mut input).collect();
+    let outputs = eval::evaluate(&graph, &inputs).expect("inputs fit");
+    assert!(outputs.iter().zip(&graph.outputs).all(|(t, id)| t.len() == graph.value(*id).len()));
+    if lowered.is_ok() { "ran" } else { "not lowered" }
+}
+
+/// Every kind of damage, on models that are mostly structure: much of it is still a model.
+#[test]
+fn damaged_models_that_are_taken_can_be_evaluated_and_lowered() {
+    for (whole, rounds) in [(zoo::recurrent(), 3000), (zoo::reader(), 3000), (example("models/digits-1.0.0.onnx"), 300)]
+    {
+        let mut random = Random(4);
+        assert_eq!(all_the_way(&whole, &mut random), "ran");
+        let mut seen = std::collections::BTreeMap::<_, usize>::new();
+        for _ in 0..rounds {
+            let mut bytes = whole.clone();
+            for _ in 0..=random.below(2) {
+                let at = random.below(bytes.len());
+                match random.below(4) {
+                    0 => bytes[at] ^= 1 << random.below(8),
+                    1 => bytes[at] = random.below(12) as u8,
+                    2 => bytes[at] = bytes[at].wrapping_add(1),
+                    _ => bytes[at] = bytes[random.below(bytes.len())],
+                }
+            }
+            *seen.entry(all_the_way(&bytes, &mut random)).or_default() += 1;
+        }
+        // Neither answer is rare, or this tried little.
+        assert!(seen["ran"] > rounds / 20 && seen["refused"] > 5, "{seen:?}");
     }
 }
 

@@ -6,6 +6,7 @@ mod hostile;
 mod operators;
 mod refusals;
 mod writer;
+mod zoo;
 
 use std::path::PathBuf;
 

@@ -2,7 +2,7 @@
 //! cases and ONNX Runtime, is `tests/python/check_operators.py`.
 
 use ballast_compiler::ir::{DType, Tensor};
-use ballast_compiler::{eval, import};
+use ballast_compiler::{eval, import, lower};
 
 use super::writer::{Dim, Graph, chain, floats, int, node, part, value};
 
@@ -93,4 +93,27 @@ fn values_that_nothing_needs_are_dropped() {
     let graph = import::import(&model.model(), &[], &[]).expect("it is supported").graph;
     assert_eq!(graph.nodes.len(), 1);
     assert_eq!(graph.values.len(), 3, "input, zero, output");
+}
+
+#[test]
+fn the_best_of_one_is_the_first_and_compiles_where_it_is_exact() {
+    for (operator, data_type, compiles) in
+        [("ArgMax", 1, true), ("ArgMin", 1, true), ("ArgMax", 3, true), ("ArgMax", 7, false)]
+    {
+        for extent in [1usize, 3] {
+            let model = Graph {
+                nodes: vec![node(operator, &["x"], &["y"], &[int_attribute("axis", 1)])],
+                inputs: vec![value("x", data_type, &[Dim::Is(2), Dim::Is(extent as i64)])],
+                outputs: vec![value("y", 7, &[])],
+                ..Graph::default()
+            };
+            let graph = import::import(&model.model(), &[], &[]).unwrap_or_else(|f| panic!("{}", f.message())).graph;
+            let dtype = graph.value(graph.inputs[0]).dtype;
+            let x = Tensor::from_bytes(dtype, vec![2, extent], &vec![0; 2 * extent * dtype.size()]).expect("zeros");
+            let y = eval::evaluate(&graph, &[x]).expect("it runs").remove(0);
+            assert_eq!((&y.shape[..], y.ints()), (&[2, 1][..], &[0, 0][..]));
+            let lowered = lower::lower(&graph, &super::target());
+            assert_eq!(lowered.is_ok(), compiles, "{operator} of {dtype:?} over {extent}: {lowered:?}");
+        }
+    }
 }
