@@ -31,18 +31,30 @@ pub(crate) fn memory_budget(config: &Config) -> u64 {
     }
     let info = rustix::system::sysinfo();
     let machine = info.totalram.saturating_mul(u64::from(info.mem_unit).max(1));
-    // In a container the machine's memory is not ours.
-    let cgroup = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok().and_then(|t| t.trim().parse::<u64>().ok());
-    cgroup.map_or(machine, |limit| limit.min(machine)) / 2
+    // In a container, or in a service with a limit, the machine's memory is not ours.
+    let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    cgroup_limit(Path::new("/sys/fs/cgroup"), &own).map_or(machine, |limit| limit.min(machine)) / 2
 }
 
-/// Bytes for the store. Rounded, since what is free changes all the time and facts should not.
+/// The smallest `memory.max` from a process's own group up to the root (cgroup v2, the line `0::/path`).
+fn cgroup_limit(root: &Path, own: &str) -> Option<u64> {
+    let path = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
+    let group = root.join(path);
+    let groups = group.ancestors().take_while(|group| group.starts_with(root));
+    groups.filter_map(|group| std::fs::read_to_string(group.join("memory.max")).ok()?.trim().parse().ok()).min()
+}
+
+/// Bytes for the store: half of what is free but for the store itself, which must not shrink by being filled. Rounded, since
+/// what is free changes all the time and facts should not.
 pub(crate) fn disk_budget(config: &Config, state: &Path) -> u64 {
     if config.limits.disk.0 > 0 {
         return config.limits.disk.0;
     }
     const STEP: u64 = 1 << 30;
-    let half = rustix::fs::statvfs(state).map_or(0, |s| s.f_bavail.saturating_mul(s.f_frsize)) / 2;
+    let free = rustix::fs::statvfs(state).map_or(0, |s| s.f_bavail.saturating_mul(s.f_frsize));
+    let blobs = std::fs::read_dir(state.join("blobs/sha256")).into_iter().flatten();
+    let ours: u64 = blobs.filter_map(|blob| Some(blob.ok()?.metadata().ok()?.len())).sum();
+    let half = free.saturating_add(ours) / 2;
     if half > STEP { half / STEP * STEP } else { half }
 }
 
@@ -77,6 +89,20 @@ fn cpu_features() -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_tightest_limit_on_the_way_up_counts() {
+        let root = tempfile::tempdir().unwrap();
+        let service = root.path().join("system.slice/ballast-edge.service");
+        std::fs::create_dir_all(&service).unwrap();
+        std::fs::write(root.path().join("system.slice/memory.max"), "800\n").unwrap();
+        std::fs::write(service.join("memory.max"), "max\n").unwrap();
+        let own = "0::/system.slice/ballast-edge.service\n";
+        assert_eq!(cgroup_limit(root.path(), own), Some(800));
+        std::fs::write(service.join("memory.max"), "500\n").unwrap();
+        assert_eq!(cgroup_limit(root.path(), own), Some(500));
+        assert_eq!(cgroup_limit(root.path(), ""), None);
+    }
 
     #[test]
     fn denied_features_are_not_reported() {

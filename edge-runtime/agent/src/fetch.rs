@@ -120,7 +120,9 @@ impl Source {
     }
 
     async fn attempt(&self, repository: &str, blob: &Blob) -> Result<(), Attempt> {
-        let mut partial = self.store.resume(blob)?;
+        // Hashing what is here and waiting for the disk are no work for the thread that serves.
+        let (store, wanted) = (Arc::clone(&self.store), blob.clone());
+        let mut partial = aside(move || store.resume(&wanted)).await?;
         let resumed = partial.have() > 0;
         if partial.have() < blob.size || blob.size == 0 {
             if !is_repository(repository) {
@@ -139,7 +141,16 @@ impl Source {
                 return Err(Attempt::Later("the connection ended early".to_owned(), None));
             }
         }
-        partial.finish().map_err(|e| if resumed { Attempt::from(e).of_resumed() } else { e.into() })
+        let finished = aside(move || Ok(partial.finish())).await?;
+        finished.map_err(|e| if resumed { Attempt::from(e).of_resumed() } else { e.into() })
+    }
+}
+
+/// Does `work` on a thread that may block.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> Result<T, BlobError> + Send + 'static) -> Result<T, Attempt> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done.map_err(Attempt::from),
+        Err(error) => Err(Attempt::Later(error.to_string(), None)),
     }
 }
 

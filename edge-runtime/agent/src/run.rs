@@ -31,8 +31,9 @@ pub(crate) async fn run(config: Config, dir: StateDir) -> anyhow::Result<()> {
     let enrolled = Enrolled::load(&dir)?;
     let clock = Arc::new(Clock::default());
     let in_force = sync::pointer(&dir)?;
-    if let Some(pointer) = &in_force {
-        clock.saw(pointer.issued);
+    match &in_force {
+        Some(pointer) if pointer.epoch == enrolled.root().epoch => clock.saw(pointer.issued),
+        _ => clock.saw(enrolled.root().issued),
     }
 
     let client = Arc::new(Client::new(enrolled.endpoints(), enrolled.tls(Arc::clone(&clock))?));

@@ -212,7 +212,11 @@ impl Loop {
             let bytes = self.client.get(&format!("/v1/roots/{next}"), MAX_ANSWER).await?;
             let envelope: Envelope = serde_json::from_slice(&bytes)
                 .map_err(|e| ClientError::Unreadable(format!("trust root {next}: {e}")))?;
+            let epoch = self.enrolled.root().epoch;
             self.enrolled.walk(&self.dir, envelope)?;
+            if self.enrolled.root().epoch > epoch {
+                self.clock.begin_epoch(self.enrolled.root().issued);
+            }
             tracing::info!(version = next, "trust root accepted");
         }
         if self.enrolled.root().version != before {

@@ -16,15 +16,29 @@ pub(crate) struct Clock {
 
 impl Clock {
     pub(crate) fn now(&self) -> UnixMillis {
-        let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        let clock = UnixMillis(u64::try_from(clock.as_millis()).unwrap_or(u64::MAX));
-        trusted_time(clock, BUILT, UnixMillis(self.last_issued.load(Ordering::Relaxed)))
+        trusted_time(machine(), BUILT, UnixMillis(self.last_issued.load(Ordering::Relaxed)))
+    }
+
+    /// The machine's own clock, if it is set at all and behind [`Clock::now`].
+    pub(crate) fn behind(&self) -> Option<UnixMillis> {
+        let clock = machine();
+        (clock >= BUILT && clock < self.now()).then_some(clock)
     }
 
     /// A verified document was issued then.
     pub(crate) fn saw(&self, issued: UnixMillis) {
         self.last_issued.fetch_max(issued.0, Ordering::Relaxed);
     }
+
+    /// A trust root raised the epoch: what was signed in earlier ones, time included, counts no more.
+    pub(crate) fn begin_epoch(&self, issued: UnixMillis) {
+        self.last_issued.store(issued.0, Ordering::Relaxed);
+    }
+}
+
+fn machine() -> UnixMillis {
+    let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    UnixMillis(u64::try_from(clock.as_millis()).unwrap_or(u64::MAX))
 }
 
 impl rustls::time_provider::TimeProvider for Clock {
@@ -44,5 +58,9 @@ mod tests {
         clock.saw(ahead);
         clock.saw(UnixMillis(5));
         assert_eq!(clock.now(), ahead);
+        let behind = clock.behind();
+        clock.begin_epoch(UnixMillis(5));
+        assert!(clock.now() < ahead && clock.behind().is_none());
+        assert!(behind.is_some_and(|own| own < ahead), "the machine's own clock is set, and behind");
     }
 }

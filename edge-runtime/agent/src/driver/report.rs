@@ -13,44 +13,54 @@ const MAX_REJECTED: usize = 4;
 impl Driver {
     /// Puts the reports where the sync loop finds them.
     pub(super) fn publish(&self) {
-        let mut all: Vec<_> = self.machines.values().flat_map(reports).collect();
+        // What is in a slot and the newest verdict of every deployment come before anybody's history.
+        let (mut all, mut older) = (Vec::new(), Vec::new());
+        for machine in self.machines.values() {
+            let mut rejected = rejections(machine);
+            all.extend(held(machine));
+            all.extend(rejected.next());
+            older.extend(rejected);
+        }
+        all.append(&mut older);
         all.truncate(MAX_REPORTS);
         self.parts.board.set_reports(all);
     }
 }
 
-fn reports(machine: &Machine) -> Vec<ReleaseReport> {
+/// Of what is in a slot.
+fn held(machine: &Machine) -> impl Iterator<Item = ReleaseReport> {
     let state = &machine.state;
-    let mut all: Vec<_> = state
-        .releases()
-        .filter_map(|r| {
-            let id = ReleaseId::from(r);
-            let candidate = state.candidate.as_ref().filter(|c| ReleaseId::from(&c.release) == id);
-            let held = state.active.iter().chain(&state.fallback).find(|h| ReleaseId::from(&h.release) == id);
-            let (requests, failures) = candidate
-                .map(|c| (c.requests, c.failures))
-                .or_else(|| held.map(|h| (h.requests, h.failures)))
-                .unwrap_or_default();
-            let deferred = candidate.and_then(|c| c.deferred.clone());
-            Some(ReleaseReport {
-                requests,
-                failures,
-                reason: deferred.as_ref().map(|(reason, _)| *reason),
-                message: deferred.map(|(_, message)| message).unwrap_or_default(),
-                latency_p99_micros: machine.loaded.get(&id.manifest).and_then(|l| l.stats.p99_micros()),
-                ..report(state, id, &r.version, state.reported(&id)?)
-            })
+    state.releases().filter_map(move |r| {
+        let id = ReleaseId::from(r);
+        let candidate = state.candidate.as_ref().filter(|c| ReleaseId::from(&c.release) == id);
+        let held = state.active.iter().chain(&state.fallback).find(|h| ReleaseId::from(&h.release) == id);
+        let (requests, failures) = candidate
+            .map(|c| (c.requests, c.failures))
+            .or_else(|| held.map(|h| (h.requests, h.failures)))
+            .unwrap_or_default();
+        let deferred = candidate.and_then(|c| c.deferred.clone());
+        Some(ReleaseReport {
+            requests,
+            failures,
+            reason: deferred.as_ref().map(|(reason, _)| *reason),
+            message: deferred.map(|(_, message)| message).unwrap_or_default(),
+            latency_p99_micros: machine.loaded.get(&id.manifest).and_then(|l| l.stats.p99_micros()),
+            ..report(state, id, &r.version, state.reported(&id)?)
         })
-        .collect();
-    all.extend(state.rejected.iter().rev().take(MAX_REJECTED).map(|r| ReleaseReport {
+    })
+}
+
+/// Of what was rejected, newest first.
+fn rejections(machine: &Machine) -> impl Iterator<Item = ReleaseReport> {
+    let state = &machine.state;
+    state.rejected.iter().rev().take(MAX_REJECTED).map(move |r| ReleaseReport {
         requests: r.requests,
         failures: r.failures,
         reason: Some(r.reason),
         message: r.message.clone(),
         rollback_micros: machine.rollback_micros.get(&r.id).copied(),
         ..report(state, r.id, &r.version, ReleaseState::RolledBack)
-    }));
-    all
+    })
 }
 
 fn report(of: &State, id: ReleaseId, version: &str, state: ReleaseState) -> ReleaseReport {

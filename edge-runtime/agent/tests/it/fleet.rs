@@ -28,7 +28,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertificateSigningRequestParams
 use crate::models;
 
 pub(crate) const NAMESPACE: &str = "ns-1";
-pub(crate) const DAY_MILLIS: u64 = 24 * 3600 * 1000;
+pub(crate) const DAY_MILLIS: i64 = 24 * 3600 * 1000;
 
 /// A running server. Stops with the test.
 pub(crate) struct Fleet {
@@ -57,7 +57,9 @@ pub(crate) struct State {
     pub(crate) syncs: u64,
     pub(crate) requests: Vec<(String, Option<String>)>,
     /// Pointers are as old as this, and were good for seven days.
-    pub(crate) pointer_age_millis: u64,
+    pub(crate) pointer_age_millis: i64,
+    /// Of pointers and of the next trust root, less one.
+    pub(crate) raised: u32,
     /// Certificates given out from now on have this much of an hour behind them; otherwise they end in two thousand years.
     pub(crate) certificate_minutes: Option<u64>,
     pub(crate) renewals: u64,
@@ -305,7 +307,7 @@ impl Shared {
             format: 1,
             fleet: "fleet-1".parse().unwrap(),
             version,
-            epoch: 1,
+            epoch: 1 + self.state().raised,
             minimum_compiler: 1,
             roles: self.keys.iter().map(|(r, k)| (*r, role(k))).collect(),
             ca: vec![self.ca.pem()],
@@ -364,10 +366,10 @@ impl Shared {
                 gateway: "gw-1".parse().unwrap(),
             },
             assignment: blob(assignment),
-            epoch: 1,
+            epoch: 1 + state.raised,
             sequence: Counter(state.sequence),
-            issued: UnixMillis(now() - state.pointer_age_millis),
-            expires: UnixMillis(now() - state.pointer_age_millis + 7 * DAY_MILLIS),
+            issued: UnixMillis(now().saturating_add_signed(-state.pointer_age_millis)),
+            expires: UnixMillis(now().saturating_add_signed(7 * DAY_MILLIS - state.pointer_age_millis)),
         });
         SyncResponse {
             pointer: pointer.map(|p| sign_pointer(&p, &self.keys[&Role::Assignment])),

@@ -96,6 +96,34 @@ fn a_replayed_pointer_is_refused() {
     refused(&fleet, &gateway, "a replay");
 }
 
+/// The operator's clock was in a far future once, further than any certificate lives.
+#[test]
+fn a_pointer_from_the_future_cuts_nobody_off_and_a_new_epoch_ends_it() {
+    let fleet = Fleet::start();
+    let mut gateway = following(&fleet);
+    let issued = || gateway_time(&gateway);
+    let before = issued();
+    let age = -3000 * 365 * DAY_MILLIS;
+    fleet.state().sequence += 1;
+    fleet.state().pointer_age_millis = age;
+    wait_for("it is taken", || issued() > before + 2000 * 365 * DAY_MILLIS);
+    gateway.kill();
+    fleet.state().pointer_age_millis = 0;
+    gateway.start(&["--set", "sync.max_backoff_seconds=1"]);
+    let syncs = fleet.state().syncs;
+    wait_for("it syncs over new connections", || fleet.state().syncs > syncs + 2);
+    assert!(gateway.answers_as("1.0.0", "active"));
+
+    fleet.state().raised = 1;
+    fleet.next_root();
+    fleet.state().sequence += 1;
+    wait_for("the time is of the new epoch", || gateway_time(&gateway) < before + 365 * DAY_MILLIS);
+}
+
+fn gateway_time(gateway: &Gateway) -> i64 {
+    gateway.status()["pointer"]["issued"].as_i64().unwrap()
+}
+
 #[test]
 fn a_certificate_is_renewed_at_two_thirds_of_its_life() {
     let fleet = Fleet::start();
