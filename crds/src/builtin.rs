@@ -21,13 +21,20 @@ struct Builtin {
 const X86: &str = "x86_64-unknown-linux-musl";
 const ARM: &str = "aarch64-unknown-linux-musl";
 
-/// Speeds are estimates for the verdict until a gateway has measured itself, so they lean to the low side.
+/// Speeds are estimates for the verdict until a gateway has measured itself, so they lean to the low side. Where they are from:
 ///
-/// A NEON or SSE core peaks at clock × 4 lanes × 2 (multiply and add) × pipes; the sandbox's matrix product reaches
-/// about 70 % of the 128-bit fused peak where multiply-add is fused (measured: 41 of 58 GFLOP/s on an x86-64 machine).
+/// - "measured here": `sandbox/tests/it/runner.rs`, `the_speed_of_this_machine_is_a_number`, on a server with an AMD EPYC at
+///   2.6 GHz that did other things as well: one thread, the runner's own product and its streaming read.
+/// - Otherwise the peak is clock × lanes × 2 (multiply and add) × pipes, of which the sandbox's product reaches about 70 % where
+///   multiply-add is fused (measured: 41 of 58 GFLOP/s on an x86-64 machine).
+/// - "sbc-bench": memcpy of one thread in <https://github.com/ThomasKaiser/sbc-bench/blob/master/Results.md>. It counts what is
+///   copied; read and written is twice that, and streaming reads are between the two.
 const BUILTIN: &[Builtin] = &[
     // x86-64 psABI level 1 has SSE2; every x86-64 since 2008 has up to SSE4.1, which Wasm SIMD leans on, but a baseline
-    // target may not assume it. 2 GHz × 4 lanes × 2 operations, multiply and add apart: 8 sustained of 16.
+    // target may not assume it. GFLOP/s: 2 GHz × 4 lanes × 2, one multiply and one add a cycle, is a peak of 16; half of it, as
+    // nothing is fused and cores of that time are narrow (measured here: 21, by a core of today at 2.6 GHz and two of each).
+    // GB/s: the memory of that time, DDR3-1066 (JESD79-3), 8 bytes × 1066 MT/s = 8.5, of which 70 %; sbc-bench has 3.8 copied by
+    // a Celeron J1900 and 4.1 by an Athlon II X3.
     Builtin {
         name: "x86-64",
         triple: X86,
@@ -38,8 +45,9 @@ const BUILTIN: &[Builtin] = &[
         facts: &[],
         power: None,
     },
-    // psABI level 3: https://gitlab.com/x86-psABIs/x86-64-ABI. 2 GHz (Haswell and later) × 4 lanes × 2 × 2 pipes = 32;
-    // 70 % of it. One channel of DDR4-2133 gives 17 GB/s, of which one core streams about 10.
+    // psABI level 3: https://gitlab.com/x86-psABIs/x86-64-ABI. GFLOP/s: 2 GHz (Haswell and later) × 4 lanes × 2 × 2 pipes = 32,
+    // of which 70 %, rounded down (measured here: 38). GB/s: one channel of DDR4-2133 (JESD79-4) gives 8 bytes × 2133 MT/s = 17,
+    // of which 60 %; sbc-bench has 10.5 copied by a Ryzen R1505G (measured here: 42, with a server's channels).
     Builtin {
         name: "x86-64-v3",
         triple: X86,
@@ -53,7 +61,7 @@ const BUILTIN: &[Builtin] = &[
         facts: &[],
         power: None,
     },
-    // Armv8.0-A with NEON; as slow as its slowest member, the Cortex-A53.
+    // Armv8.0-A with NEON. Both figures are those of its slowest common member, the Cortex-A53 below.
     Builtin {
         name: "aarch64",
         triple: ARM,
@@ -65,8 +73,10 @@ const BUILTIN: &[Builtin] = &[
         power: None,
     },
     // Cortex-A53 and -A72 report the same features, so the owner says which it is: `[facts] cpu = "cortex-a72"`.
-    // Cortex-A53 (Arm DDI 0500): one 64-bit-wide NEON pipe, 4 FLOP a cycle for fused multiply-add; 1.2 GHz in a
-    // Raspberry Pi 3 = 4.8 peak. Raspberry Pi 3 streams about 2 GB/s (LPDDR2-900, 32 bit). Power of a Pi 3B:
+    // Cortex-A53. GFLOP/s: Arm publishes no rates for it (no optimisation guide; DDI 0500 has none); counted as 64 bits of
+    // fused multiply-add a cycle, 4 FLOP, because it issues in order and a vector load takes the multiply-add's turn: 1.2 GHz in
+    // a Raspberry Pi 3 = 4.8, of which 70 % is 3.4, rounded down. GB/s: LPDDR2-900 at 32 bit gives 3.6; sbc-bench has 1.1 copied
+    // by a Raspberry Pi 3 B, so 2.2 read and written. Power of a Pi 3B:
     // https://www.pidramble.com/wiki/benchmarks/power-consumption (1.4 W idle, 3.7 W at 400 % CPU).
     Builtin {
         name: "cortex-a53",
@@ -78,9 +88,10 @@ const BUILTIN: &[Builtin] = &[
         facts: &[("cpu", "cortex-a53")],
         power: Some(("1.4", "3.7")),
     },
-    // Cortex-A72 (Arm 100095, Software Optimization Guide: one 128-bit FMA pipe pair of 64 bits): 8 FLOP a cycle;
-    // 1.5 GHz in a Raspberry Pi 4 = 12 peak. LPDDR4-3200 at 32 bit: one core streams about 4 GB/s. Power of a Pi 4B:
-    // same source (2.7 W idle, 6.4 W at 400 % CPU).
+    // Cortex-A72. GFLOP/s: one 128-bit fused multiply-add a cycle (Arm UAN 0016, Software Optimization Guide, ASIMD FP multiply
+    // accumulate, Q-form), 8 FLOP; 1.5 GHz in a Raspberry Pi 4 = 12, of which 70 %, rounded down. GB/s: LPDDR4-3200 at 32 bit
+    // gives 12.8; sbc-bench has 2.2 to 2.8 copied by a Raspberry Pi 4 B, so 4.4 to 5.6 read and written. Power of a Pi 4B: same
+    // source (2.7 W idle, 6.4 W at 400 % CPU).
     Builtin {
         name: "cortex-a72",
         triple: ARM,
@@ -91,9 +102,11 @@ const BUILTIN: &[Builtin] = &[
         facts: &[("cpu", "cortex-a72")],
         power: Some(("2.7", "6.4")),
     },
-    // Cortex-A76 (Arm Software Optimization Guide PJDOC-466751330: two 128-bit FMA pipes): 16 FLOP a cycle; 2.4 GHz in a
-    // Raspberry Pi 5 = 38 peak. Dot product and half precision come with Armv8.2. LPDDR4X-4267 at 32 bit: about 9 GB/s.
-    // Power of a Pi 5: https://www.raspberrypi.com/news/benchmarking-raspberry-pi-5/ (about 3 W idle, 7 W busy).
+    // Cortex-A76. Dot product and half precision come with Armv8.2. GFLOP/s: two 128-bit fused multiply-adds a cycle (Arm
+    // PJDOC-466751330, Software Optimization Guide; https://en.wikichip.org/wiki/flops), 16 FLOP; 2.4 GHz in a Raspberry Pi 5 = 38,
+    // of which 70 % is 27, rounded down. GB/s: LPDDR4X-4267 at 32 bit gives 17; sbc-bench has 5.3 to 6.0 copied by a
+    // Raspberry Pi 5 B, so 10.5 to 12 read and written; less for a busy box. Power of a Pi 5:
+    // https://www.raspberrypi.com/news/benchmarking-raspberry-pi-5/ (about 3 W idle, 7 W busy).
     Builtin {
         name: "cortex-a76",
         triple: ARM,
@@ -104,7 +117,8 @@ const BUILTIN: &[Builtin] = &[
         facts: &[],
         power: Some(("3", "7")),
     },
-    // The portable interpreter: for CPUs without a code generator. About a twentieth of native code on the same core.
+    // The portable interpreter: for CPUs without a code generator. Both figures were measured here, 0.21 and 0.65, and rounded
+    // down: a hundredth of native code on the same core. Slower cores will say so when they have measured themselves.
     Builtin {
         name: "pulley64",
         triple: "pulley64",

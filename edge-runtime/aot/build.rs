@@ -1,5 +1,5 @@
-//! Builds the runner for the guest: `runner.wasm`, and `runner-muladd.wasm` without relaxed SIMD for engines where a fused
-//! multiply-add is a call.
+//! Builds the runner for the guest: `runner.wasm`, and `runner-muladd.wasm` without relaxed SIMD for profiles where its
+//! multiply-add or its shuffles are calls.
 //!
 //! The three crates of the guest have no dependencies, so the compiler is called directly: no second cargo that would wait
 //! for the first one's lock, no flags or profiles of whoever builds, and the same bytes from any directory.

@@ -189,8 +189,9 @@ mod tests {
     }
 
     #[test]
-    fn the_interpreter_gets_the_flavour_without_fused_multiply_add() {
-        assert_eq!(wasm_of("x86-64"), Digest::of(RUNNER_WASM));
+    fn targets_without_fast_relaxed_simd_get_the_flavour_without_it() {
+        assert_eq!(wasm_of("x86-64-v3"), Digest::of(RUNNER_WASM));
+        assert_eq!(wasm_of("x86-64"), Digest::of(RUNNER_WASM_MULADD));
         assert_eq!(wasm_of("pulley64"), Digest::of(RUNNER_WASM_MULADD));
     }
 }
