@@ -501,14 +501,25 @@ fn target_build(built: &Built) -> TargetBuild {
 fn refusal(builds: &Builds) -> Option<(Reason, String)> {
     let wrong: Vec<_> = builds.iter().filter(|(_, b)| b.verdict.reason == VerdictReason::GoldenMismatch).collect();
     if let Some((name, built)) = wrong.first() {
-        return Some((Reason::GoldenMismatch, format!("on {name}: {}; nothing was signed", built.verdict.message)));
+        let message = format!("on {name}: {} Nothing was signed.", sentence(&built.verdict.message));
+        return Some((Reason::GoldenMismatch, message));
     }
     if builds.values().any(|b| b.artifacts.is_some()) {
         return None;
     }
     let (name, built) = builds.iter().next()?;
-    let more = if builds.len() > 1 { format!(" (and on {} more targets)", builds.len() - 1) } else { String::new() };
-    Some((reason_name(built.verdict.reason), format!("on {name}: {}{more}", built.verdict.message)))
+    let more = match builds.len() - 1 {
+        0 => String::new(),
+        1 => " (and on one more target)".to_owned(),
+        n => format!(" (and on {n} more targets)"),
+    };
+    Some((reason_name(built.verdict.reason), format!("on {name}{more}: {}", built.verdict.message)))
+}
+
+/// With a full stop, whether or not it has one.
+fn sentence(text: &str) -> String {
+    let text = text.trim_end();
+    if text.ends_with(['.', '!', '?']) { text.to_owned() } else { format!("{text}.") }
 }
 
 fn failure_reason(error: &BuilderError) -> Reason {
@@ -566,5 +577,16 @@ const fn reason_name(reason: VerdictReason) -> Reason {
         VerdictReason::MemoryExceeded => Reason::MemoryExceeded,
         VerdictReason::DeadlineExceeded => Reason::DeadlineExceeded,
         VerdictReason::InvalidGolden | VerdictReason::GoldenMismatch => Reason::GoldenMismatch,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::sentence;
+
+    #[test]
+    fn a_sentence_ends_once() {
+        assert_eq!(sentence("The model is wrong."), "The model is wrong.");
+        assert_eq!(sentence("the model is wrong \n"), "the model is wrong.");
     }
 }

@@ -56,7 +56,7 @@ pub fn run_in_worker(
     match prove_in_worker(exe, &artifacts, limits)? {
         Proved::Reproduced { .. } => Ok(CompileOutcome::Built(artifacts)),
         Proved::Failed { message } => {
-            let message = format!("the compiled plan does not do what the model does: {message}");
+            let message = format!("The compiled plan does not do what the model does: {message}.");
             let verdict = Verdict { fits: false, reason: VerdictReason::GoldenMismatch, message, ..artifacts.verdict };
             Ok(CompileOutcome::Refused(verdict))
         }
