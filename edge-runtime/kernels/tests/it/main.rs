@@ -2,9 +2,14 @@
 //! include the same files over again and run them in the guest.
 #![allow(unsafe_code, missing_docs)] // the kernels' interface is unsafe; nobody reads a test binary's docs
 
+mod accepted;
 mod bench;
 mod elementwise;
+#[path = "../../../plan/tests/it/every_kind.rs"]
+mod every_kind;
 mod levels;
 mod naive;
 mod products;
+#[path = "../../../plan/tests/it/touch.rs"]
+mod touch;
 mod windows;
