@@ -16,7 +16,7 @@ const MAX_FILE: u64 = 1 << 20;
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)] // each variant's sentence says what its fields are
 pub enum ConfigError {
-    #[error("the configuration {path} cannot be read: {source}")]
+    #[error("the configuration {path} cannot be read")]
     Read { path: PathBuf, source: std::io::Error },
     #[error("the configuration {path} is not valid TOML: {message}")]
     Syntax { path: PathBuf, message: String },

@@ -14,7 +14,7 @@ const MAX_TEXT: usize = 4 << 10;
 /// Why a text is not a token.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TokenError {
-    #[error("the token file {path} cannot be read: {source}")]
+    #[error("the token file {path} cannot be read")]
     File { path: String, source: std::io::Error },
     #[error("this is not an enrolment token: {0}; copy the whole line that starts with {PREFIX}")]
     Invalid(&'static str),

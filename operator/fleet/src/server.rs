@@ -124,7 +124,7 @@ impl Fleet {
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// Port in use, no such address, not allowed.
-    #[error("cannot listen on {address}: {source}; is another operator running? choose another --listen")]
+    #[error("cannot listen on {address} (is another operator running? --listen takes another port)")]
     Listen {
         /// As configured.
         address: SocketAddr,
