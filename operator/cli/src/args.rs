@@ -84,12 +84,25 @@ pub enum Command {
     Docs,
 }
 
+/// `90%` or `90`, to a tenth, as 900.
+fn per_mille(text: &str) -> Result<u32, String> {
+    let wrong = || format!("{text:?} is no share: write a number over 0 and up to 100, as 95%");
+    let (whole, tenth) = text.trim_end_matches('%').split_once('.').unwrap_or((text.trim_end_matches('%'), "0"));
+    let (whole, tenth): (u32, u32) = (whole.parse().map_err(|_| wrong())?, tenth.parse().map_err(|_| wrong())?);
+    let share =
+        whole.checked_mul(10).and_then(|w| w.checked_add(tenth)).filter(|s| tenth < 10 && (1..=1000).contains(s));
+    share.ok_or_else(wrong)
+}
+
 /// What a model leaves open, and the limits it is judged by.
 #[derive(Debug, ClapArgs)]
 pub struct Model {
     /// Golden vectors (safetensors with `inputs/NAME` and `outputs/NAME` or `labels/NAME`).
     #[arg(long, value_name = "FILE")]
     pub golden: Option<PathBuf>,
+    /// How many of the golden vectors must match, as `spec.verification.golden.minMatching`.
+    #[arg(long, value_name = "PERCENT", default_value = "100%", value_parser = per_mille, requires = "golden")]
+    pub min_matching: u32,
     /// Shape of an input that the model leaves open, as `image=1x3x224x224`. Repeatable.
     #[arg(long = "shape", value_name = "NAME=SHAPE")]
     pub shapes: Vec<String>,

@@ -66,7 +66,10 @@ fn run(args: &Args) -> Result<(), Failure> {
         Command::Completion { shell } => {
             let mut command = args::command();
             let name = command.get_name().to_owned();
-            clap_complete::generate(*shell, &mut command, name, &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut command, name, &mut script);
+            // A reader that left early (`| head`) is no error.
+            let _ = std::io::Write::write_all(&mut std::io::stdout(), &script);
             Ok(())
         }
         Command::Docs => {

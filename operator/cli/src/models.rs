@@ -110,7 +110,7 @@ pub fn request(
         },
         verification: Verification {
             golden_match: if by_label { GoldenMatch::ArgMax } else { GoldenMatch::Values },
-            min_matching_per_mille: 1000,
+            min_matching_per_mille: model.min_matching,
             tolerance: Tolerance { absolute: 1e-4, relative: 1e-3 },
             finite_outputs: true,
             max_latency_p99_millis: None,
@@ -122,7 +122,14 @@ pub fn request(
 
 /// A model with nothing but shapes, for running it here.
 pub fn plain(shapes: &[String]) -> Model {
-    Model { golden: None, shapes: shapes.to_vec(), values: Vec::new(), memory_limit: Bytes(4 << 30), deadline: None }
+    Model {
+        golden: None,
+        min_matching: 1000,
+        shapes: shapes.to_vec(),
+        values: Vec::new(),
+        memory_limit: Bytes(4 << 30),
+        deadline: None,
+    }
 }
 
 fn has_labels(golden: &[u8]) -> bool {

@@ -359,7 +359,8 @@ impl Controller {
                     tracing::warn!(deployment = %wanted.deployment, version = release.version, ?cause, message, "rollout halted");
                 }
                 let because = release.cause.as_deref().unwrap_or_default();
-                let message = if because.is_empty() { message } else { format!("{because}: {message}") };
+                let message =
+                    if because.is_empty() { message } else { format!("a gateway reported {because}: {message}") };
                 match action {
                     Action::Hold => release.enter(Phase::Paused, Reason::Halted, message, now),
                     Action::Rollback => {

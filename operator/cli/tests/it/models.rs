@@ -64,3 +64,25 @@ fn a_model_answers_in_the_sandbox() {
     ballast(["infer", "http://127.0.0.1:1", "--model", "digits"])
         .fails(4, &["no gateway answers on http://127.0.0.1:1"]);
 }
+
+#[test]
+fn golden_vectors_are_run_by_a_check_too() {
+    let golden = digits("golden.safetensors");
+    let check = |version: &str, share: &str| {
+        let model = digits(&format!("models/digits-{version}.onnx"));
+        ballast(["check", &model, "--target", "x86-64", "--golden", &golden, "--min-matching", share, "-o", "json"])
+    };
+    assert_eq!(check("2.0.0", "90%").json()[0]["fits"], true);
+    for (version, share) in [("2.0.0", "100%"), ("3.0.0", "90%")] {
+        let ran = check(version, share);
+        let verdict: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+        assert_eq!(
+            (ran.code, verdict[0]["reason"].as_str()),
+            (Some(3), Some("GoldenMismatch")),
+            "{version}: {}",
+            ran.out
+        );
+    }
+    let nothing = check("2.0.0", "0%");
+    assert!(nothing.code == Some(2) && nothing.err.contains("write a number over 0"), "{}", nothing.err);
+}
