@@ -282,6 +282,16 @@ async fn token(State(admin): State<Admin>, body: axum::body::Bytes) -> Answer {
         UnixMillis(ballast_fleet::now().0.saturating_add(u64::try_from(life.as_millis()).unwrap_or(u64::MAX)));
     let namespace = wanted.namespace.as_deref().unwrap_or("default");
     let uid = admin.controller.source.namespace(namespace).map_err(bad)?;
+    let known = admin.controller.store.tokens().await.map_err(failed)?;
+    if let Some(known) = known.iter().find(|t| t.namespace == uid && t.name == wanted.name) {
+        let message = format!(
+            "there is a token {} in namespace {namespace} already ({} of {} uses left): choose another name",
+            known.name,
+            known.uses.saturating_sub(known.used),
+            known.uses
+        );
+        return Err(Refusal(StatusCode::CONFLICT, message));
+    }
     let made = admin
         .tokens
         .create(&uid, namespace, &wanted.name, wanted.labels, wanted.uses, expires, wanted.allow_replace)

@@ -14,7 +14,7 @@ use ballast_fleet::store::{GatewayRow, GatewayStore, StoreError, StoredReport};
 use ballast_fleet::{BoxFuture, Dispatch, Dispatched, Documents, Fleet, Wish};
 use tokio::sync::watch;
 
-use crate::administer::KeptTokens;
+use crate::administer::{self, KeptTokens};
 use crate::builder::Builder;
 use crate::hearing::Hearing;
 use crate::jobs::Jobs;
@@ -87,6 +87,7 @@ impl Controller {
         release_key: Arc<SigningKey>,
         epoch: u32,
     ) -> Result<Arc<Self>, StateError> {
+        let kept_tokens = administer::load(&state)?;
         let records = records::load_all(&state)?.into_iter().map(|r| (r.deployment.clone(), r)).collect();
         Ok(Arc::new(Self {
             settings,
@@ -107,7 +108,7 @@ impl Controller {
             known: RwLock::default(),
             wishes: RwLock::default(),
             tokens,
-            kept_tokens: Mutex::default(),
+            kept_tokens: Mutex::new(kept_tokens),
             preparing: Mutex::default(),
             rations: Mutex::default(),
             documents,

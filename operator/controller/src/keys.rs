@@ -21,6 +21,11 @@ pub enum KeyError {
         "the key {0} is missing, but gateways of this fleet trust it; restore it from the backup (new keys would cut off every gateway)"
     )]
     Missing(PathBuf),
+    /// Another one, while gateways trust the old one.
+    #[error(
+        "the key {0} is not the one that gateways of this fleet trust; restore that one from the backup (gateways would refuse what this one signs)"
+    )]
+    Replaced(PathBuf),
     /// Readable by others.
     #[error("the key {0} can be read by other users; run chmod 600 on it, and think about who may have copied it")]
     TooOpen(PathBuf),
@@ -51,13 +56,14 @@ pub struct Keys {
     pub authority: Arc<Authority>,
 }
 
-/// Loads the keys. `trusted`: a trust root exists or gateways are enrolled; then nothing is made.
-pub fn load_or_make(state: &StateDir, trusted: bool, now: UnixMillis) -> Result<Keys, KeyError> {
+/// Loads the keys. `trusted`: a trust root exists or gateways are enrolled; then nothing is made. Keys are PEM, or as
+/// `cosign generate-key-pair` writes them, under `password`.
+pub fn load_or_make(state: &StateDir, trusted: bool, password: &[u8], now: UnixMillis) -> Result<Keys, KeyError> {
     let signing = |role: Role| -> Result<Arc<SigningKey>, KeyError> {
-        let path = state.path(format!("keys/{}.pem", role_file(role)));
+        let path = path(state, role);
         let broken = |message: String| KeyError::Broken { path: path.clone(), message };
         if let Some(pem) = read_private(&path)? {
-            return SigningKey::from_pem(&pem).map(Arc::new).map_err(|e| broken(e.to_string()));
+            return SigningKey::from_pem_or_cosign(&pem, password).map(Arc::new).map_err(|e| broken(e.to_string()));
         }
         if trusted {
             return Err(KeyError::Missing(path));
@@ -115,6 +121,11 @@ fn read_private(path: &PathBuf) -> Result<Option<String>, KeyError> {
     Ok(Some(fs::read_to_string(path).map_err(fail)?))
 }
 
+/// Where a role's key is.
+pub fn path(state: &StateDir, role: Role) -> PathBuf {
+    state.path(format!("keys/{}.pem", role_file(role)))
+}
+
 const fn role_file(role: Role) -> &'static str {
     match role {
         Role::Root => "root",
@@ -140,12 +151,12 @@ mod tests {
     fn keys_are_private_and_stay() {
         let directory = tempfile::tempdir().unwrap();
         let state = open(directory.path());
-        let keys = load_or_make(&state, false, now()).unwrap();
+        let keys = load_or_make(&state, false, b"", now()).unwrap();
         for role in ["root", "runtime", "release", "assignment", "ca"] {
             let mode = fs::metadata(state.path(format!("keys/{role}.pem"))).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600, "{role}");
         }
-        let again = load_or_make(&state, true, now()).unwrap();
+        let again = load_or_make(&state, true, b"", now()).unwrap();
         assert_eq!(again.root.public().key_id(), keys.root.public().key_id());
         assert_eq!(again.authority.digest(), keys.authority.digest());
     }
@@ -155,21 +166,35 @@ mod tests {
         for gone in ["root", "runtime", "release", "assignment", "ca", "ca-certificate"] {
             let directory = tempfile::tempdir().unwrap();
             let state = open(directory.path());
-            load_or_make(&state, false, now()).unwrap();
+            load_or_make(&state, false, b"", now()).unwrap();
             fs::remove_file(state.path(format!("keys/{gone}.pem"))).unwrap();
-            let Err(error) = load_or_make(&state, true, now()) else { panic!("{gone}: started") };
+            let Err(error) = load_or_make(&state, true, b"", now()) else { panic!("{gone}: started") };
             assert!(matches!(error, KeyError::Missing(_)), "{gone}: {error}");
             assert!(!state.path(format!("keys/{gone}.pem")).exists(), "{gone}: nothing was made");
         }
     }
 
     #[test]
+    fn a_key_may_be_as_cosign_writes_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = open(directory.path());
+        load_or_make(&state, false, b"", now()).unwrap();
+        let fixture = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../bundle/tests/cosign");
+        let key = fs::read(fixture.join("cosign.key")).unwrap();
+        state::write(&state.path("keys/release.pem"), &key, 0o600).unwrap();
+        let keys = load_or_make(&state, true, b"correct horse", now()).unwrap();
+        let public = fs::read_to_string(fixture.join("cosign.pub")).unwrap();
+        assert_eq!(keys.release.public().to_pem().trim(), public.trim());
+        assert!(matches!(load_or_make(&state, true, b"wrong", now()), Err(KeyError::Broken { .. })));
+    }
+
+    #[test]
     fn keys_that_others_can_read_are_refused() {
         let directory = tempfile::tempdir().unwrap();
         let state = open(directory.path());
-        load_or_make(&state, false, now()).unwrap();
+        load_or_make(&state, false, b"", now()).unwrap();
         let path = state.path("keys/release.pem");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
-        assert!(matches!(load_or_make(&state, true, now()), Err(KeyError::TooOpen(_))));
+        assert!(matches!(load_or_make(&state, true, b"", now()), Err(KeyError::TooOpen(_))));
     }
 }

@@ -62,7 +62,10 @@ pub async fn serve(args: RunArgs, compiler: Arc<dyn Compiler>, end: impl Future<
     let store = RedbStore::open(&state.path("gateways.redb"), now).context("the gateway store cannot be opened")?;
     let store: Arc<dyn GatewayStore> = Arc::new(store);
     let enrolled = !store.list(None, None, 1).await?.rows.is_empty();
-    let keys = keys::load_or_make(&state, enrolled || trust::exists(&state), now)?;
+    // From the environment only: arguments are for everybody to read.
+    let password = std::env::var("BALLAST_KEY_PASSWORD").unwrap_or_default();
+    let keys = keys::load_or_make(&state, enrolled || trust::exists(&state), password.as_bytes(), now)?;
+    trust::check_keys(&state, &keys)?;
 
     let server = bind(args.listen, &state).await?;
     let endpoint = endpoint::resolve(args.public_endpoint.as_deref(), server.address())?;

@@ -7,7 +7,7 @@ use ballast_bundle::{Envelope, Pointer, Role, RoleKeys, SigningKey, TrustRoot, U
 use ballast_fleet::PointerSigner;
 use serde::{Deserialize, Serialize};
 
-use crate::keys::Keys;
+use crate::keys::{self, KeyError, Keys};
 use crate::state::{self, StateDir, StateError};
 
 /// One version on disk: `roots/<version>.json`.
@@ -30,12 +30,34 @@ pub fn exists(state: &StateDir) -> bool {
     state.path("roots/1.json").exists()
 }
 
-/// Loads the roots; makes the first, or the next when what it says of the server is not true any more.
-pub fn load_or_make(state: &StateDir, keys: &Keys, endpoint: &str, now: UnixMillis) -> Result<Trust, StateError> {
+/// The keys must be those that the newest root names: gateways would refuse whatever others sign.
+pub fn check_keys(state: &StateDir, keys: &Keys) -> Result<(), KeyError> {
+    let stored = load(state)?;
+    let Some(Stored { root, .. }) = stored.last() else { return Ok(()) };
+    for (role, own) in roles(keys) {
+        let trusted = root.roles.get(&role);
+        if !own.keys.keys().all(|id| trusted.is_some_and(|t| t.keys.contains_key(id))) {
+            return Err(KeyError::Replaced(keys::path(state, role)));
+        }
+    }
+    let own = keys.authority.certificate_pem().trim();
+    if !root.ca.iter().any(|pem| pem.trim() == own) {
+        return Err(KeyError::Replaced(state.path("keys/ca-certificate.pem")));
+    }
+    Ok(())
+}
+
+fn load(state: &StateDir) -> Result<Vec<Stored>, StateError> {
     let mut stored = Vec::<Stored>::new();
     while let Some(next) = state::read_json(&state.path(format!("roots/{}.json", stored.len() + 1)))? {
         stored.push(next);
     }
+    Ok(stored)
+}
+
+/// Loads the roots; makes the first, or the next when what it says of the server is not true any more.
+pub fn load_or_make(state: &StateDir, keys: &Keys, endpoint: &str, now: UnixMillis) -> Result<Trust, StateError> {
+    let mut stored = load(state)?;
     let wanted = |version: u64, epoch: u32| TrustRoot {
         format: 1,
         fleet: state.installation().fleet.clone(),
@@ -111,4 +133,31 @@ fn roles(keys: &Keys) -> BTreeMap<Role, RoleKeys> {
         (role, RoleKeys { keys: [(public.key_id(), public.to_pem())].into(), threshold: 1 })
     })
     .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_of_another_installation_is_refused() {
+        let now = ballast_fleet::now();
+        let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let open = |directory: &tempfile::TempDir| StateDir::open(directory.path(), now).unwrap();
+        let (state, other) = (open(&one), open(&two));
+        keys::load_or_make(&other, false, b"", now).unwrap();
+        let own = keys::load_or_make(&state, false, b"", now).unwrap();
+        check_keys(&state, &own).unwrap();
+        load_or_make(&state, &own, "https://127.0.0.1:8443", now).unwrap();
+        check_keys(&state, &own).unwrap();
+        for role in ["root", "runtime", "release", "assignment"] {
+            let path = state.path(format!("keys/{role}.pem"));
+            let good = std::fs::read(&path).unwrap();
+            std::fs::copy(other.path(format!("keys/{role}.pem")), &path).unwrap();
+            let keys = keys::load_or_make(&state, true, b"", now).unwrap();
+            let Err(error) = check_keys(&state, &keys) else { panic!("{role}: started") };
+            assert!(error.to_string().contains(&format!("keys/{role}.pem is not the one")), "{error}");
+            state::write(&path, &good, 0o600).unwrap();
+        }
+    }
 }

@@ -69,3 +69,32 @@ async fn a_selector_that_matches_nothing_says_so_and_builds_nothing() {
     assert!(ready.message.contains("gatewaySelector"), "{}", ready.message);
     assert!(world.newest("digits").number.is_none());
 }
+
+#[tokio::test]
+async fn a_token_goes_with_its_object_also_while_nobody_looks() {
+    let world = World::new().await;
+    let token = serde_json::from_value(serde_json::json!({
+        "apiVersion": "ballast.dev/v1alpha1",
+        "kind": "EnrollmentToken",
+        "metadata": {"name": "hall", "namespace": "default"},
+        "spec": {"labels": {"line": "a"}, "uses": 5},
+    }));
+    let token = std::sync::Arc::new(token.unwrap());
+    let objects = || world.source.objects.lock().unwrap().clone();
+    world.source.objects.lock().unwrap().tokens.push((crate::harness::namespace(), token, world.now));
+    world.controller.keep_tokens(&objects()).await;
+    assert_eq!(world.store.tokens().await.unwrap().len(), 1);
+
+    world.source.objects.lock().unwrap().tokens.clear();
+    let world = world.restarted(5_000).await;
+    // A directory that was not read whole withdraws nothing.
+    let objects = |complete| {
+        let mut objects = world.source.objects.lock().unwrap().clone();
+        objects.complete = complete;
+        objects
+    };
+    world.controller.keep_tokens(&objects(false)).await;
+    assert_eq!(world.store.tokens().await.unwrap().len(), 1);
+    world.controller.keep_tokens(&objects(true)).await;
+    assert!(world.store.tokens().await.unwrap().is_empty());
+}
