@@ -53,16 +53,35 @@ async fn bodies_are_bounded_and_must_be_what_they_claim() {
 
 #[tokio::test]
 async fn who_comes_when_it_is_full_is_told_when_to_come_back() {
-    let server = Server::with(Limits { pulls: 0, enrolments: 0, ..Limits::default() }).await;
+    let later = |answer: crate::client::Answer| {
+        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+        let seconds: u64 = answer.headers["retry-after"].to_str().unwrap().parse().unwrap();
+        assert!((1..=9).contains(&seconds), "{seconds}");
+        assert!(answer.error().contains("busy"), "{}", answer.error());
+    };
+    let server = Server::with(Limits { enrolments: 0, ..Limits::default() }).await;
     let request = crate::harness::enrolment("whatever", &Key::new(), None);
-    let answer = server.anonymous().await.post("/v1/enroll", &request).await;
-    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
-    let seconds: u64 = answer.headers["retry-after"].to_str().unwrap().parse().unwrap();
-    assert!((2..=9).contains(&seconds));
+    later(server.anonymous().await.post("/v1/enroll", &request).await);
 
-    let full = Server::with(Limits { requests: 0, ..Limits::default() }).await;
-    let answer = full.anonymous().await.get("/v1/roots/1").await;
-    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+    let server = Server::with(Limits { requests: 0, ..Limits::default() }).await;
+    later(server.anonymous().await.get("/v1/roots/1").await);
+
+    let server = Server::with(Limits { pulls: 0, ..Limits::default() }).await;
+    let (identity, key) = server.enrolled("ns-a").await;
+    let mut gateway = server.connect(&identity, &key).await;
+    later(gateway.get("/v2/ns-a/digits/tags/list").await);
+    assert_eq!(gateway.post("/v1/sync", &sync_request()).await.status, StatusCode::OK, "only pulls are full");
+}
+
+#[tokio::test]
+async fn what_gateways_send_is_bounded_too() {
+    let server = Server::start().await;
+    let (identity, key) = server.enrolled("ns-a").await;
+    for (path, kib) in [("/v1/sync", 257), ("/v1/renew", 65)] {
+        let mut gateway = server.connect(&identity, &key).await;
+        let answer = gateway.send(Method::POST, path, &[], vec![b' '; kib << 10]).await.unwrap();
+        assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE, "{path}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
