@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use ballast_bundle::protocol::FailureReason;
 use ballast_bundle::{Digest, Floors, ReleaseRef, UnixMillis};
-use ballast_slots::{Effect, Event, Phase, ReleaseId, step, trial_is_open, unwritten};
+use ballast_slots::{Effect, Event, Phase, ReleaseId, State, step, trial_is_open, unwritten};
 
 use super::{Driver, Input, Machine, SlotFile, blobs_of};
 use crate::loaded::{self, Loaded, Prepared, Unloadable};
@@ -14,6 +14,23 @@ use crate::serve::Route;
 
 /// Pause before a state that could not be written is written again.
 const WRITE_AGAIN: Duration = Duration::from_secs(5);
+
+/// What a person who follows the log wants to know of a durable change. Who was rolled back is said where it is decided.
+fn tell(name: &str, before: &State, after: &State) {
+    let moved = |state: &State| state.candidate.as_ref().map(|c| (ReleaseId::from(&c.release), c.phase));
+    if let Some(candidate) = &after.candidate
+        && moved(before) != moved(after)
+    {
+        let (version, phase) = (&candidate.release.version, candidate.phase);
+        tracing::info!(deployment = name, version, ?phase, "candidate");
+    }
+    let active = |state: &State| state.active.as_ref().map(|held| ReleaseId::from(&held.release));
+    if let Some(held) = &after.active
+        && active(before) != active(after)
+    {
+        tracing::info!(deployment = name, version = held.release.version, "active");
+    }
+}
 
 impl Driver {
     /// One step of one machine, and everything that follows from it.
@@ -26,7 +43,12 @@ impl Driver {
         // One write per arrow, before everything else.
         if effects.next_if_eq(&Effect::Persist).is_some() {
             match self.persist(name) {
-                Ok(()) => self.written(name),
+                Ok(()) => {
+                    self.written(name);
+                    if let Some(machine) = self.machines.get(name) {
+                        tell(name, &before, &machine.state);
+                    }
+                }
                 Err(error) => {
                     self.not_written(name, &error);
                     let Some(machine) = self.machines.get_mut(name) else { return };
