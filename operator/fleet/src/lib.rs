@@ -17,6 +17,7 @@ mod server;
 pub mod store;
 mod tls;
 pub mod token;
+mod watched;
 
 pub use admin::{AdminError, AdminSocket};
 pub use connections::Connections;
