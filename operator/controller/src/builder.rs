@@ -128,7 +128,7 @@ impl Builder {
                 golden: golden.cloned(),
             };
             let started = std::time::Instant::now();
-            let outcome = self.workers.compile(request).await?;
+            let outcome = self.workers.compile(&wanted.deployment.namespace, request).await?;
             let millis = started.elapsed().as_millis();
             match outcome {
                 CompileOutcome::Built(artifacts) => {

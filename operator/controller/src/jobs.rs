@@ -40,7 +40,7 @@ struct Job {
 impl Drop for Job {
     fn drop(&mut self) {
         if let Some(task) = &self.task {
-            task.abort(); // its worker ends with its pipe
+            task.abort(); // a worker that runs ends by itself; who waits for one leaves the line
         }
     }
 }

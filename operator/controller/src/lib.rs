@@ -14,6 +14,7 @@ mod keys;
 pub mod objects;
 mod pass;
 mod publish;
+mod queue;
 mod reconcile;
 pub mod records;
 mod rollout;

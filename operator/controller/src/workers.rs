@@ -1,14 +1,15 @@
-//! Compiling in child processes: a bounded pool, results cached by content, two crashes on one input and no third try.
+//! Compiling in child processes: a bounded pool, fair over namespaces; results cached by content; two crashes on one input
+//! and no third try.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ballast_bundle::Digest;
+use ballast_bundle::{Digest, NamespaceUid};
 use ballast_compiler::{Artifacts, COMPILER_VERSION, CompileOutcome, CompileRequest, Verdict};
 use serde::{Deserialize, Serialize};
-use tokio::sync::Semaphore;
 
 use crate::compilation::Compiler;
+use crate::queue::Queue;
 use crate::state::{self, StateDir, StateError};
 
 /// Crashes on one input after which it is not tried again.
@@ -53,19 +54,23 @@ const FILES: [&str; 4] = ["weights.bin", "plan.bin", "contract.json", "golden.sa
 pub struct Workers {
     state: Arc<StateDir>,
     compiler: Arc<dyn Compiler>,
-    slots: Semaphore,
+    queue: Queue<NamespaceUid>,
     crashes: Mutex<HashMap<Digest, u32>>,
 }
 
 impl Workers {
     /// `count` compilations at once.
     pub fn new(state: Arc<StateDir>, compiler: Arc<dyn Compiler>, count: usize) -> Self {
-        Self { state, compiler, slots: Semaphore::new(count), crashes: Mutex::default() }
+        Self { state, compiler, queue: Queue::new(count), crashes: Mutex::default() }
     }
 
     /// Compiles, or takes the result of the same compilation from the cache. Only called with sources that were just
     /// read on behalf of the namespace that asks: the cache never gives anybody what it could not read itself.
-    pub async fn compile(&self, request: CompileRequest) -> Result<CompileOutcome, BuildError> {
+    pub async fn compile(
+        &self,
+        namespace: &NamespaceUid,
+        request: CompileRequest,
+    ) -> Result<CompileOutcome, BuildError> {
         let key = key(&request)?;
         let directory = self.state.path("cache").join(key.hex());
         let cached = {
@@ -75,9 +80,14 @@ impl Workers {
         if let Some(outcome) = cached? {
             return Ok(outcome);
         }
-        let _slot = self.slots.acquire().await.map_err(|e| BuildError::Failed(e.to_string()))?;
+        let slot = self.queue.enter(namespace.clone()).await;
         let compiler = Arc::clone(&self.compiler);
-        let ran = blocking(move || compiler.compile(&request)).await?;
+        let ran = blocking(move || {
+            // Given back when the worker has ended: that nobody waits for its result any more does not end it.
+            let _slot = slot;
+            compiler.compile(&request)
+        })
+        .await?;
         match ran {
             Ok(outcome) => {
                 let stored = blocking(move || store(&directory, &outcome).map(|()| outcome)).await?;
@@ -153,6 +163,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
+    use std::sync::mpsc;
 
     use ballast_bundle::{GoldenMatch, Tolerance, UnixMillis, Verification};
     use ballast_compiler::{RuntimeLimits, TargetSpec, WorkerError};
@@ -167,6 +178,10 @@ mod tests {
             self.1.fetch_add(1, Ordering::Relaxed);
             Err(self.0())
         }
+    }
+
+    fn namespace(name: &str) -> NamespaceUid {
+        name.parse().unwrap()
     }
 
     fn request() -> CompileRequest {
@@ -205,9 +220,9 @@ mod tests {
         let compiler = Arc::new(Failing(error, AtomicU32::new(0)));
         let workers = Workers::new(state, Arc::<Failing>::clone(&compiler), 1);
         for _ in 0..3 {
-            workers.compile(request()).await.unwrap_err();
+            workers.compile(&namespace("a"), request()).await.unwrap_err();
         }
-        let last = workers.compile(request()).await.unwrap_err();
+        let last = workers.compile(&namespace("a"), request()).await.unwrap_err();
         (compiler.1.load(Ordering::Relaxed), last)
     }
 
@@ -223,5 +238,56 @@ mod tests {
         let (tries, error) = four_attempts(|| WorkerError::Isolation("no seccomp".into())).await;
         assert_eq!(tries, 4);
         assert!(matches!(&error, BuildError::Failed(why) if why.contains("no seccomp")), "{error}");
+    }
+
+    /// Says whose model it was given, and refuses it when it is told to go on.
+    struct Stepped(Mutex<mpsc::Sender<String>>, Mutex<mpsc::Receiver<()>>);
+
+    impl Compiler for Stepped {
+        fn compile(&self, request: &CompileRequest) -> Result<CompileOutcome, WorkerError> {
+            self.0.lock().unwrap().send(request.model_name.clone()).unwrap();
+            self.1.lock().unwrap().recv().unwrap();
+            Err(WorkerError::Isolation("stepped".into()))
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn fifty_compilations_of_one_namespace_do_not_hold_up_another_ones() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = Arc::new(StateDir::open(directory.path(), UnixMillis(1_700_000_000_000)).unwrap());
+        let (started, starts) = mpsc::channel();
+        let (go, goes) = mpsc::channel();
+        let compiler = Arc::new(Stepped(Mutex::new(started), Mutex::new(goes)));
+        let workers = Arc::new(Workers::new(state, compiler, 1));
+        let mut tasks = tokio::task::JoinSet::new();
+        let mut ask = |name: &'static str| {
+            let workers = Arc::clone(&workers);
+            let request = CompileRequest { model_name: name.into(), ..request() };
+            tasks.spawn(async move { workers.compile(&namespace(name), request).await });
+        };
+        let waiting = async |count| {
+            for _ in 0..10_000 {
+                if workers.queue.waiting() == count {
+                    return;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            }
+            panic!("{} of {count} wait", workers.queue.waiting());
+        };
+        (0..51).for_each(|_| ask("many"));
+        waiting(50).await;
+        ask("one");
+        waiting(51).await;
+        let mut order = Vec::new();
+        for _ in 0..52 {
+            order.push(starts.recv_timeout(std::time::Duration::from_secs(60)).unwrap());
+            assert!(starts.try_recv().is_err(), "one at a time");
+            go.send(()).unwrap();
+        }
+        while let Some(ended) = tasks.join_next().await {
+            assert!(matches!(ended.unwrap(), Err(BuildError::Failed(_))));
+        }
+        // One compiled while it came, and one more waited longer.
+        assert_eq!(order.iter().position(|name| name == "one"), Some(2), "{order:?}");
     }
 }
