@@ -87,6 +87,7 @@ reasons!(
     Halted "The release failed on gateways and waits for a person (onFailure: Pause).",
     RolledBack "The release failed on gateways and was withdrawn.",
     Complete "The release passed its last step.",
+    Superseded "A newer release took its place.",
     GatewaysSilent "Gateways have not been heard of for longer than the silence deadline.",
     GatewaysFailed "Gateways went back to another release.",
     InvalidSpec "The object contradicts itself or another one.",

@@ -147,7 +147,7 @@ impl Controller {
             let on_its_way = matches!(release.phase, Phase::Compiling | Phase::RollingOut | Phase::Paused);
             // A stable release stays Active until the next one has finished its steps.
             if index != current && on_its_way && (release.number.is_none() || release.number != stable) {
-                release.enter(Phase::Superseded, Reason::Accepted, "a newer release took its place", now);
+                release.enter(Phase::Superseded, Reason::Superseded, "a newer release took its place", now);
             }
         }
         // Back at the stable release after a newer one failed or was withdrawn.
@@ -379,7 +379,7 @@ impl Controller {
                 let previous = record.stable.replace(number);
                 for other in record.releases.iter_mut().filter(|r| r.number != Some(number)) {
                     if other.number.is_some() && other.number == previous {
-                        other.enter(Phase::Superseded, Reason::Accepted, "a newer release took its place", now);
+                        other.enter(Phase::Superseded, Reason::Superseded, "a newer release took its place", now);
                     }
                 }
             }

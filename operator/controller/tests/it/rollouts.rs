@@ -16,6 +16,9 @@ async fn releases_follow_each_other_for_ever_and_only_some_are_kept() {
     let record = world.record("digits");
     assert!(record.releases.len() <= 4, "{} are kept", record.releases.len());
     assert_eq!(record.stable().unwrap().version, "9.0.0");
+    let reasons: Vec<_> = record.releases.iter().map(|r| (r.version.as_str(), r.reason.as_str())).collect();
+    assert_eq!(reasons.last(), Some(&("9.0.0", "Complete")));
+    assert!(reasons.iter().rev().skip(1).all(|(_, reason)| *reason == "Superseded"), "{reasons:?}");
 }
 
 #[tokio::test]
