@@ -268,7 +268,7 @@ pub struct Deployment {
 
 #[derive(Debug, Subcommand)]
 pub enum Rollout {
-    /// Every release of a deployment: how far it is, and why it stopped.
+    /// Every release of a deployment: how far it is, why it stopped, and what in its file was not accepted.
     Status(Deployment),
     /// Follow the release that the object asks for until it is active, rolled back, refused or paused.
     Watch {
@@ -277,7 +277,8 @@ pub enum Rollout {
         /// Wait first until the operator has read this version: right after a file was saved it has not.
         #[arg(long, value_name = "VERSION")]
         model_version: Option<String>,
-        /// Give up after so long; without it never.
+        /// Give up after so long. Without it, 15 s for a deployment that is not there or whose file is not accepted, and never
+        /// for one that is on its way.
         #[arg(long, value_name = "DURATION")]
         timeout: Option<Millis>,
     },

@@ -7,6 +7,8 @@ use std::process::ExitCode;
 pub enum Failure {
     /// 1: it could not be done.
     Failed(String),
+    /// 1: what was asked about is not there.
+    Missing(String),
     /// 3: it was done, and the answer is no (does not fit, does not verify, was rolled back). The answer is printed already.
     No(Option<String>),
     /// 4: the operator or the gateway does not answer.
@@ -17,7 +19,7 @@ impl Failure {
     /// What standard error says.
     pub fn sentence(&self) -> Option<&str> {
         match self {
-            Self::Failed(sentence) | Self::Unreachable(sentence) => Some(sentence),
+            Self::Failed(sentence) | Self::Missing(sentence) | Self::Unreachable(sentence) => Some(sentence),
             Self::No(sentence) => sentence.as_deref(),
         }
     }
@@ -25,7 +27,7 @@ impl Failure {
     /// The process's exit code; 2 is clap's, for arguments that make no sense.
     pub fn code(&self) -> ExitCode {
         ExitCode::from(match self {
-            Self::Failed(_) => 1,
+            Self::Failed(_) | Self::Missing(_) => 1,
             Self::No(_) => 3,
             Self::Unreachable(_) => 4,
         })

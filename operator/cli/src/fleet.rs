@@ -48,7 +48,7 @@ pub fn gateways(operator: &Operator, command: &Gateways) -> Result<(), Failure> 
             };
             let gateway = match get(id) {
                 // People know gateways by their names.
-                Err(Failure::Failed(_)) => get(&named(&all(operator, usize::MAX)?, id)?)?,
+                Err(Failure::Missing(_)) => get(&named(&all(operator, usize::MAX)?, id)?)?,
                 answer => answer?,
             };
             print(output.format, &gateway, show)

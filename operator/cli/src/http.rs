@@ -98,7 +98,8 @@ fn decode((status, body): (u16, Bytes)) -> Result<Value, Failure> {
         return json.ok_or_else(|| Failure::Failed("the answer is not JSON".into()));
     }
     let sentence = json.as_ref().and_then(|j| j.get("error")).and_then(Value::as_str).map(str::to_owned);
-    Err(Failure::Failed(sentence.unwrap_or_else(|| format!("refused with HTTP status {status}"))))
+    let sentence = sentence.unwrap_or_else(|| format!("refused with HTTP status {status}"));
+    Err(if status == 404 { Failure::Missing(sentence) } else { Failure::Failed(sentence) })
 }
 
 /// A segment of a path that a person typed.

@@ -74,18 +74,34 @@ fn table(view: &Value) -> String {
             or_dash(text(release, "since")),
         ]);
     }
-    if releases(view).is_empty() {
-        return "no release yet\n".into();
-    }
-    let mut out = out.to_string();
+    let mut out = if releases(view).is_empty() { "no release yet\n".to_owned() } else { out.to_string() };
     for release in releases(view) {
         let message = text(release, "message");
         if !message.is_empty() {
-            let message: String = message.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-            out.push_str(&format!("\n{}: {message}\n", text(release, "version")));
+            out.push_str(&format!("\n{}: {}\n", text(release, "version"), plain(&message)));
         }
     }
+    for problem in problems(view) {
+        out.push_str(&format!("\nNOT ACCEPTED: {problem}\n"));
+    }
     out
+}
+
+/// What keeps a newer wish from being seen, a line each: the rest of the view speaks of what was accepted before.
+pub fn problems(view: &Value) -> impl Iterator<Item = String> {
+    view["sourceProblems"].as_array().into_iter().flatten().map(|problem| {
+        let (file, line, message) = (text(problem, "file"), text(problem, "line"), text(problem, "message"));
+        plain(&match (file.is_empty(), line.is_empty()) {
+            (true, _) => message,
+            (false, true) => format!("{file}: {message}"),
+            (false, false) => format!("{file} line {line}: {message}"),
+        })
+    })
+}
+
+/// In one line, and without what could move a terminal's cursor.
+fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 #[cfg(test)]
@@ -94,7 +110,7 @@ mod tests {
 
     fn view() -> Value {
         json!({"releases": [
-            {"version": "1.0.0", "counter": 1767225600000u64, "phase": "Superseded", "gateways": {"eligible": 5, "healthy": 0}, "targets": [{"name": "x86-64"}, {"name": "x86-64-v3"}]},
+            {"version": "1.0.0", "counter": 1767225600000u64, "phase": "Superseded", "reason": "Superseded", "gateways": {"eligible": 5, "healthy": 0}, "targets": [{"name": "x86-64"}, {"name": "x86-64-v3"}]},
             {"version": "3.0.0", "phase": "Refused", "reason": "GoldenMismatch", "message": "12 of 40 golden vectors\nhave the right label", "targets": []},
             {"version": "4.0.0", "counter": 1767225700000u64, "phase": "RollingOut", "step": "1/3", "since": "2026-01-01T00:02:00Z",
              "gateways": {"eligible": 5, "healthy": 2, "failed": 1, "silent": 0, "pending": 2}, "targets": [{"name": "x86-64"}]},
@@ -105,12 +121,36 @@ mod tests {
     fn a_rollout_is_a_line_per_release_and_the_reasons_below() {
         insta::assert_snapshot!(table(&view()), @r"
         VERSION  COUNTER        PHASE       STEP  READY  FAILED  SILENT  TARGETS           REASON          SINCE
-        1.0.0    1767225600000  Superseded  -     0/5    0       0       x86-64,x86-64-v3  -               -
+        1.0.0    1767225600000  Superseded  -     0/5    0       0       x86-64,x86-64-v3  Superseded      -
         3.0.0    -              Refused     -     0/0    0       0       -                 GoldenMismatch  -
         4.0.0    1767225700000  RollingOut  1/3   2/5    1       0       x86-64            -               2026-01-01T00:02:00Z
 
         3.0.0: 12 of 40 golden vectors have the right label
         ");
         assert_eq!(table(&json!({})), "no release yet\n");
+    }
+
+    #[test]
+    fn what_was_not_accepted_stands_below_what_goes_on() {
+        let mut view = view();
+        view["releases"].as_array_mut().unwrap().truncate(1);
+        view["sourceProblems"] = json!([
+            {"file": "digits.yaml", "line": 12, "message": "spec.modle: is not a field here;\nwhat was accepted before stays in force"},
+            {"file": "digits.yaml", "message": "is larger than 1048576 bytes"},
+            {"file": "", "message": "/fleet has no fleet.yaml: is it mounted?"},
+        ]);
+        insta::assert_snapshot!(table(&view), @r"
+        VERSION  COUNTER        PHASE       STEP  READY  FAILED  SILENT  TARGETS           REASON      SINCE
+        1.0.0    1767225600000  Superseded  -     0/5    0       0       x86-64,x86-64-v3  Superseded  -
+
+        NOT ACCEPTED: digits.yaml line 12: spec.modle: is not a field here; what was accepted before stays in force
+
+        NOT ACCEPTED: digits.yaml: is larger than 1048576 bytes
+
+        NOT ACCEPTED: /fleet has no fleet.yaml: is it mounted?
+        ");
+        assert!(
+            table(&json!({"sourceProblems": view["sourceProblems"]})).starts_with("no release yet\n\nNOT ACCEPTED")
+        );
     }
 }

@@ -10,10 +10,15 @@ use crate::exit::Failure;
 use crate::fleet::text;
 use crate::output::text_out;
 use crate::progress;
-use crate::rollout::{count, get, releases};
+use crate::rollout::{count, get, problems, releases};
 
 /// Between two looks; the operator writes its records at most once a second.
 const LOOK: Duration = Duration::from_secs(1);
+/// Between two looks for an object that is not there.
+const SHORT_LOOK: Duration = Duration::from_millis(200);
+/// A saved file is read about a second later. Who has waited for so long waits for something that nobody saved, or that
+/// nobody mends.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// What there is to see at one look.
 #[derive(Debug, PartialEq)]
@@ -33,6 +38,41 @@ enum End {
     Bad,
 }
 
+/// What is said while a watch goes on: on the spinner where there is one.
+struct Teller {
+    bar: Option<indicatif::ProgressBar>,
+    /// Said on standard error already.
+    said: Vec<String>,
+}
+
+impl Teller {
+    /// Where one waits now.
+    fn waits(&self, what: String) {
+        if let Some(bar) = &self.bar {
+            bar.set_message(what);
+        }
+    }
+
+    /// A line on standard error, once.
+    fn notes(&mut self, note: String) {
+        if self.said.contains(&note) {
+            return;
+        }
+        match &self.bar {
+            Some(bar) => bar.suspend(|| eprintln!("{note}")),
+            None => eprintln!("{note}"),
+        }
+        self.said.push(note);
+    }
+
+    fn shows(&self, text: &str) -> Result<(), Failure> {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| text_out(text)),
+            None => text_out(text),
+        }
+    }
+}
+
 /// Follows it.
 pub fn run(
     operator: &Operator,
@@ -43,15 +83,19 @@ pub fn run(
     let started = Instant::now();
     let bar = (std::io::stderr().is_terminal() && d.output.format == Format::Table)
         .then(|| progress::spinner(format!("waiting for {}", d.name)));
+    let mut teller = Teller { bar, said: Vec::new() };
     let mut last = String::new();
+    // Since when the file asks for something that is not accepted.
+    let mut blocked: Option<Instant> = None;
+    let mut view = appears(operator, d, started, timeout, &mut teller)?;
     loop {
-        let view = get(operator, d)?;
+        for problem in problems(&view) {
+            teller.notes(format!("not accepted: {problem}"));
+        }
         let seen = look(&view, version);
         let (release, end) = match &seen {
             Seen::NotYet(why) => {
-                if let Some(bar) = &bar {
-                    bar.set_message(format!("{}: {why}", d.name));
-                }
+                teller.waits(format!("{}: {why}", d.name));
                 (None, None)
             }
             Seen::Release(release) => (Some(*release), end(release)),
@@ -66,19 +110,28 @@ pub fn run(
                     Format::Json => format!("{release}\n"),
                     Format::Yaml => format!("---\n{}", crate::output::yaml(release)),
                 };
-                match &bar {
-                    Some(bar) => bar.suspend(|| text_out(&shown))?,
-                    None => text_out(&shown)?,
-                }
+                teller.shows(&shown)?;
                 last = now;
             }
         }
-        match end {
-            Some(End::Good) => return Ok(()),
-            Some(End::Bad) => return Err(Failure::No(None)),
-            None => {}
+        let out_of_time = timeout.is_some_and(|t| started.elapsed() >= t);
+        match (end, unread(&view)) {
+            (Some(End::Good), None) => return Ok(()),
+            (Some(End::Bad), _) => return Err(Failure::No(None)),
+            // What was accepted before is active, and that is not what the file asks for: it may be half written.
+            (Some(End::Good), Some(problem)) => {
+                let since = *blocked.get_or_insert_with(Instant::now);
+                if since.elapsed() >= PATIENCE || out_of_time {
+                    return Err(Failure::Failed(format!(
+                        "{}: {last}, and what its file asks for now is not accepted: {problem}",
+                        d.name
+                    )));
+                }
+                teller.waits(format!("{}: waiting for its file to be mended", d.name));
+            }
+            (None, _) => blocked = None,
         }
-        if timeout.is_some_and(|t| started.elapsed() >= t) {
+        if out_of_time {
             let what = match seen {
                 Seen::NotYet(why) => why,
                 Seen::Release(release) => format!("{} is {}", text(release, "version"), text(release, "phase")),
@@ -90,7 +143,40 @@ pub fn run(
             )));
         }
         std::thread::sleep(LOOK);
+        view = get(operator, d)?;
     }
+}
+
+/// Waits until the operator knows the object: right after its file was saved for the first time it does not.
+fn appears(
+    operator: &Operator,
+    d: &Deployment,
+    started: Instant,
+    timeout: Option<Duration>,
+    teller: &mut Teller,
+) -> Result<Value, Failure> {
+    let patience = timeout.unwrap_or(PATIENCE);
+    loop {
+        let why = match get(operator, d) {
+            Err(Failure::Missing(why)) => why,
+            answer => return answer,
+        };
+        if started.elapsed() >= patience {
+            let waited = patience.as_secs_f64();
+            return Err(Failure::Missing(format!(
+                "{why}; waited {waited} s for it: save its file in the operator's directory"
+            )));
+        }
+        teller.waits(format!("{}: {why}", d.name));
+        teller.notes(format!("waiting up to {} s until the operator knows it: {why}", patience.as_secs_f64()));
+        std::thread::sleep(SHORT_LOOK);
+    }
+}
+
+/// Why the object's file is not accepted. A directory that is not there as a whole asks for nothing.
+fn unread(view: &Value) -> Option<String> {
+    let of_files = view["sourceProblems"].as_array()?.iter().filter(|problem| !text(problem, "file").is_empty());
+    problems(&json!({"sourceProblems": of_files.collect::<Vec<_>>()})).next()
 }
 
 /// Releases of an older generation say nothing of what the object asks for now: a person may have saved it a moment ago.

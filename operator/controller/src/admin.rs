@@ -88,6 +88,7 @@ impl Admin {
         let mut value = serde_json::to_value(deployment.object.as_ref()).unwrap_or_default();
         let steps = deployment.object.spec.rollout.steps.len();
         value["releases"] = self.record(deployment).map(|r| status::releases(&r, steps)).unwrap_or_default().into();
+        value["sourceProblems"] = json!(self.controller.source.problems_of(deployment));
         value
     }
 }

@@ -6,6 +6,7 @@ use ballast_bundle::{DeploymentRef, GatewayId, NamespaceUid};
 use ballast_crds::{EnrollmentToken, HardwareTarget, ModelDeployment, ModelDeploymentStatus};
 use ballast_fleet::{BoxFuture, Wish};
 use kube::ResourceExt as _;
+use serde::Serialize;
 
 /// A ModelDeployment and where it lives.
 #[derive(Debug, Clone)]
@@ -86,6 +87,19 @@ pub enum Overlay {
     Model(serde_json::Value),
 }
 
+/// Why a newer wish for an object is not in force: what was accepted before goes on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SourceProblem {
+    /// Below the directory; empty when the directory itself is to blame.
+    pub file: String,
+    /// From 1, where one line is to blame.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub line: Option<u64>,
+    /// What is wrong, and what to do.
+    pub message: String,
+}
+
 /// Where objects come from.
 pub trait Source: Send + Sync + 'static {
     /// UID of a namespace by its name; made when nobody asked for it before. Blocking.
@@ -100,4 +114,6 @@ pub trait Source: Send + Sync + 'static {
     fn overlay(&self, deployment: &Deployment, overlay: Overlay) -> Result<(), String>;
     /// What is wrong with the source itself: files that cannot be read, and so on; for people.
     fn problems(&self) -> Vec<String>;
+    /// What of that keeps a newer wish for this object from being seen.
+    fn problems_of(&self, deployment: &Deployment) -> Vec<SourceProblem>;
 }

@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 
 use super::directory::{Change, DirectorySource};
 use super::store::{Identity, Stored};
-use crate::objects::{Deployment, Objects, Overlay, Source};
+use crate::objects::{Deployment, Objects, Overlay, Source, SourceProblem};
 use crate::state::StateDir;
 
 /// How often the directory is looked at.
@@ -167,6 +167,18 @@ impl Source for Directory {
 
     fn problems(&self) -> Vec<String> {
         self.source().problems().iter().map(ToString::to_string).collect()
+    }
+
+    fn problems_of(&self, deployment: &Deployment) -> Vec<SourceProblem> {
+        let source = self.source();
+        let found = source.get(&identity(deployment)).into_iter().flat_map(|stored| source.problems_of(stored));
+        found
+            .map(|problem| SourceProblem {
+                file: problem.file.display().to_string(),
+                line: problem.line,
+                message: problem.message.clone(),
+            })
+            .collect()
     }
 }
 

@@ -7,8 +7,10 @@ use ballast_bundle::{NamespaceUid, UnixMillis};
 use ballast_crds::validate::{Admission, Refused};
 use serde_json::Value;
 
-use super::files::{self, MARKER, Stamp};
+use super::files::{self, MARKER, Stamp, Unreadable};
+use super::lines::Lines;
 use super::overlay::OverlaidFields;
+pub use super::problem::Problem;
 use super::store::{Identity, ObjectStore, Stored};
 use crate::state::StateError;
 
@@ -30,30 +32,22 @@ pub enum Change {
     Removed(Identity),
 }
 
-/// Something in the directory that was not accepted. What was accepted before stays in force.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Problem {
-    /// Below the directory; empty for the directory itself.
-    pub file: PathBuf,
-    /// What is wrong, where, and what to do.
-    pub message: String,
-}
-
-impl std::fmt::Display for Problem {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.file.as_os_str().is_empty() {
-            f.write_str(&self.message)
-        } else {
-            write!(f, "{}: {}", self.file.display(), self.message)
-        }
-    }
-}
-
 /// A file's documents, or why there are none.
 #[derive(Debug, Clone)]
 struct Parsed {
     stamp: Stamp,
-    documents: Result<Vec<Value>, String>,
+    documents: Result<Vec<Value>, Unreadable>,
+    /// Where the fields of each document stand; read when the first of them is found to be wrong.
+    lines: Option<Vec<Lines>>,
+}
+
+/// One document, and where it was found.
+#[derive(Debug)]
+struct Place {
+    file: PathBuf,
+    /// Which document of the file.
+    index: usize,
+    document: Value,
 }
 
 /// A directory of YAML files as a source of objects.
@@ -96,6 +90,16 @@ impl DirectorySource {
         &self.problems
     }
 
+    /// Of those, what concerns an object.
+    pub fn problems_of(&self, stored: &Stored) -> impl Iterator<Item = &Problem> {
+        self.problems.iter().filter(|problem| problem.concerns(stored))
+    }
+
+    /// An object as last accepted.
+    pub fn get(&self, identity: &Identity) -> Option<&Stored> {
+        self.store.get(identity)
+    }
+
     /// The objects as last accepted.
     pub fn objects(&self) -> impl Iterator<Item = &Stored> {
         self.store.objects()
@@ -117,7 +121,11 @@ impl DirectorySource {
         identity: &Identity,
         change: impl FnOnce(OverlaidFields, &Value) -> OverlaidFields,
     ) -> Result<(), String> {
-        let own = self.own(identity).ok_or_else(|| format!("{identity} is in no file that can be read"))?;
+        // Asked now, and not of the last look: what is written below an empty mount point is hidden by what is mounted later.
+        if let Err(message) = self.files().map_err(|error| error.to_string())? {
+            return Err(format!("nothing was changed: {message}"));
+        }
+        let own = self.own(identity)?;
         let before =
             OverlaidFields::read(&self.directory, identity).map_err(|error| error.to_string())?.unwrap_or_default();
         let after = change(before, &own);
@@ -126,10 +134,19 @@ impl DirectorySource {
         after.write(&self.directory, identity).map_err(|error| error.to_string())
     }
 
-    /// The user's own object, without overlays.
-    fn own(&self, identity: &Identity) -> Option<Value> {
-        let mut documents = self.parsed.values().filter_map(|parsed| parsed.documents.as_ref().ok()).flatten();
-        documents.rfind(|document| self.identity(document).as_ref() == Some(identity)).cloned()
+    /// The user's own object, without overlays. One that is not in force is none to lie over: the wish would wait unseen.
+    fn own(&self, identity: &Identity) -> Result<Value, String> {
+        let readable = self.parsed.values().filter_map(|parsed| parsed.documents.as_ref().ok()).flatten();
+        let mut found = readable.filter(|document| self.identity(document).as_ref() == Some(identity));
+        let problems = || {
+            let concerning = self.store.get(identity).into_iter().flat_map(|stored| self.problems_of(stored));
+            concerning.map(|problem| format!("; {problem}")).collect::<String>()
+        };
+        match (found.next(), found.next()) {
+            (Some(own), None) => Ok(own.clone()),
+            (Some(_), Some(_)) => Err(format!("nothing was changed{}", problems())),
+            (None, _) => Err(format!("nothing was changed: {identity} is in no file that can be read{}", problems())),
+        }
     }
 
     fn identity(&self, document: &Value) -> Option<Identity> {
@@ -151,37 +168,37 @@ impl DirectorySource {
         self.whole = false;
         // A look that cannot be finished misses nothing.
         let before = std::mem::take(&mut self.missed);
-        let files = match files::list(&self.directory) {
+        let files = match self.files()? {
             Ok(files) => files,
             Err(message) => {
-                self.say(Path::new(""), format!("{message}; is it mounted? what was accepted before stays in force"));
+                self.say(Path::new(""), None, None, format!("{message}; what was accepted before stays in force"));
                 return Ok(Vec::new());
             }
         };
-        if let Err(message) = self.check_marker(&files)? {
-            self.say(Path::new(""), message);
-            return Ok(Vec::new());
-        }
         let mut settled = self.read(&files, now);
         let mut changes = Vec::new();
         let (documents, mut kept) = self.documents();
         for (identity, places) in documents {
-            let [(file, document)] = places.as_slice() else {
-                let names: Vec<_> = places.iter().map(|(file, _)| file.display().to_string()).collect();
-                for (file, _) in &places {
+            let [place] = places.as_slice() else {
+                let names: Vec<_> = places.iter().map(|place| place.file.display().to_string()).collect();
+                for place in &places {
                     let message = format!("{identity} is written in {}: keep one of them", names.join(" and in "));
-                    self.say(file, message);
+                    let line = self.line(&place.file, place.index, &["metadata.name".to_owned()]);
+                    self.say(&place.file, line, Some(identity.clone()), message);
                 }
                 kept.insert(identity);
                 continue;
             };
-            match self.admit(&identity, document) {
+            match self.admit(&identity, &place.document) {
                 Ok(object) => {
-                    if self.store.put(&identity, object, file, now)? {
+                    if self.store.put(&identity, object, &place.file, now)? {
                         changes.push(Change::Put(identity.clone()));
                     }
                 }
-                Err(message) => self.say(file, format!("{identity}: {message}")),
+                Err((paths, message)) => {
+                    let line = self.line(&place.file, place.index, &paths);
+                    self.say(&place.file, line, Some(identity.clone()), format!("{identity}: {message}"));
+                }
             }
             kept.insert(identity);
         }
@@ -214,8 +231,26 @@ impl DirectorySource {
         Ok(changes)
     }
 
-    fn say(&mut self, file: &Path, message: String) {
-        self.problems.push(Problem { file: file.to_owned(), message });
+    fn say(&mut self, file: &Path, line: Option<u64>, object: Option<Identity>, message: String) {
+        self.problems.push(Problem { file: file.to_owned(), line, object, message });
+    }
+
+    /// Where the first field that is wrong stands.
+    fn line(&mut self, file: &Path, index: usize, paths: &[String]) -> Option<u64> {
+        let lines = &mut self.parsed.get_mut(file)?.lines;
+        let lines = lines.get_or_insert_with(|| {
+            files::text(&self.directory.join(file)).map(|text| Lines::of(&text)).unwrap_or_default()
+        });
+        lines.get(index)?.first(paths)
+    }
+
+    /// The directory's files, if it is the fleet's directory and all of it can be seen; why not otherwise.
+    fn files(&mut self) -> Result<Result<Vec<(PathBuf, Stamp)>, String>, StateError> {
+        let files = match files::list(&self.directory) {
+            Ok(files) => files,
+            Err(message) => return Ok(Err(format!("{message}: is it mounted?"))),
+        };
+        Ok(self.check_marker(&files)?.map(|()| files))
     }
 
     /// `fleet.yaml` must be there and name the fleet that it named at first.
@@ -224,7 +259,7 @@ impl DirectorySource {
         if !files.iter().any(|(file, _)| file == Path::new(MARKER)) {
             return Ok(Err(format!(
                 "{directory} has no {MARKER}: is it mounted? if it is a new fleet's, write apiVersion: {}, kind: Fleet, \
-                 metadata: {{name: …}} into {MARKER}; what was accepted before stays in force",
+                 metadata: {{name: …}} into {MARKER}",
                 ballast_crds::API_VERSION
             )));
         }
@@ -235,9 +270,7 @@ impl DirectorySource {
                 .and_then(|document| document.pointer("/metadata/name"))
                 .and_then(Value::as_str)
                 .map(str::to_owned),
-            Err(message) => {
-                return Ok(Err(format!("{directory}/{MARKER} {message}; what was accepted before stays in force")));
-            }
+            Err(Unreadable { message, .. }) => return Ok(Err(format!("{directory}/{MARKER} {message}"))),
         };
         let Some(name) = name.filter(|name| name.len() <= 253) else {
             return Ok(Err(format!(
@@ -247,7 +280,7 @@ impl DirectorySource {
         match self.store.fleet() {
             Some(known) if known != name => Ok(Err(format!(
                 "{directory}/{MARKER} names the fleet {name:?}, and this state directory is {known:?}'s: is the right disk \
-                 mounted? what was accepted before stays in force"
+                 mounted?"
             ))),
             Some(_) => Ok(Ok(())),
             None => self.store.set_fleet(&name).map(Ok),
@@ -269,59 +302,68 @@ impl DirectorySource {
                 continue;
             }
             let documents = files::read(&self.directory.join(file));
-            self.parsed.insert(file.clone(), Parsed { stamp: *stamp, documents });
+            self.parsed.insert(file.clone(), Parsed { stamp: *stamp, documents, lines: None });
         }
         self.fresh.is_empty()
     }
 
     /// Every document by identity, and the identities that must not be missed although no document gave them.
-    #[allow(clippy::type_complexity)] // said in the line above
-    fn documents(&mut self) -> (BTreeMap<Identity, Vec<(PathBuf, Value)>>, BTreeSet<Identity>) {
-        let mut documents: BTreeMap<Identity, Vec<(PathBuf, Value)>> = BTreeMap::new();
+    fn documents(&mut self) -> (BTreeMap<Identity, Vec<Place>>, BTreeSet<Identity>) {
+        let mut documents: BTreeMap<Identity, Vec<Place>> = BTreeMap::new();
         let mut kept = BTreeSet::new();
-        let mut problems = Vec::new();
+        let mut nameless = Vec::new();
         for (file, parsed) in &self.parsed {
             let list = match &parsed.documents {
                 Ok(list) => list,
-                Err(message) => {
-                    problems.push((file.clone(), format!("{message}; what it held before stays in force")));
+                Err(Unreadable { line, message }) => {
+                    let message = format!("{message}; what it held before stays in force");
+                    self.problems.push(Problem { file: file.clone(), line: *line, object: None, message });
                     continue;
                 }
             };
-            for document in list {
+            for (index, document) in list.iter().enumerate() {
                 let fleet = document.get("kind").and_then(Value::as_str) == Some("Fleet");
                 if fleet && file == Path::new(MARKER) {
                     continue;
                 }
                 if let Some(identity) = self.identity(document) {
-                    documents.entry(identity).or_default().push((file.clone(), document.clone()));
+                    let place = Place { file: file.clone(), index, document: document.clone() };
+                    documents.entry(identity).or_default().push(place);
                     continue;
                 }
                 // Something without a name: any object of this file may be what is meant.
                 kept.extend(
                     self.store.objects().filter(|stored| stored.file == *file).map(|stored| stored.identity.clone()),
                 );
-                let message = match self.admission.admit(document, None) {
-                    Err(refused) => refused.to_string(),
-                    Ok(_) => "has no identity".to_owned(),
+                let (paths, message) = match self.admission.admit(document, None) {
+                    Err(refused) => said(&refused),
+                    Ok(_) => (Vec::new(), "has no identity".to_owned()),
                 };
-                problems.push((file.clone(), message));
+                nameless.push((file.clone(), index, paths, message));
             }
         }
-        for (file, message) in problems {
-            self.say(&file, message);
+        for (file, index, paths, message) in nameless {
+            let line = self.line(&file, index, &paths);
+            self.say(&file, line, None, message);
         }
         (documents, kept)
     }
 
-    fn admit(&self, identity: &Identity, document: &Value) -> Result<Value, String> {
-        let overlay = OverlaidFields::read(&self.directory, identity).map_err(|error| error.to_string())?;
+    /// The object with its overlay and defaults; else the paths of what is wrong, and what is wrong.
+    fn admit(&self, identity: &Identity, document: &Value) -> Result<Value, (Vec<String>, String)> {
+        let overlay = OverlaidFields::read(&self.directory, identity);
+        let overlay = overlay.map_err(|error| (Vec::new(), error.to_string()))?;
         let document = overlay.map_or_else(|| document.clone(), |overlay| overlay.apply(document));
         let old = self.store.get(identity).map(|stored| &stored.object);
-        self.admission.admit(&document, old).map_err(|Refused(violations)| {
-            let list: Vec<_> = violations.iter().map(ToString::to_string).collect();
+        self.admission.admit(&document, old).map_err(|refused| {
+            let (paths, message) = said(&refused);
             let stays = if old.is_some() { "; what was accepted before stays in force" } else { "" };
-            format!("{}{stays}", list.join("; "))
+            (paths, format!("{message}{stays}"))
         })
     }
+}
+
+/// Where the violations are, and what they are.
+fn said(refused: &Refused) -> (Vec<String>, String) {
+    (refused.0.iter().map(|violation| violation.path.clone()).collect(), refused.to_string())
 }

@@ -81,31 +81,51 @@ fn walk(root: &Path, below: &Path, depth: usize, found: &mut Vec<(PathBuf, Stamp
     Ok(())
 }
 
+/// Why a file gives no documents.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unreadable {
+    /// From 1, where one line is to blame.
+    pub line: Option<u64>,
+    /// A sentence without its subject, the file.
+    pub message: String,
+}
+
+impl From<String> for Unreadable {
+    fn from(message: String) -> Self {
+        Self { line: None, message }
+    }
+}
+
 /// The documents of a file. An empty file is an error: an editor or a full disk left it so.
-pub fn read(path: &Path) -> Result<Vec<Value>, String> {
+pub fn read(path: &Path) -> Result<Vec<Value>, Unreadable> {
+    parse(&text(path)?)
+}
+
+/// A file's text.
+pub fn text(path: &Path) -> Result<String, String> {
     let mut bytes = Vec::new();
     let file = fs::File::open(path).map_err(|error| format!("cannot be opened: {error}"))?;
     file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(|error| format!("cannot be read: {error}"))?;
     if bytes.len() as u64 > MAX_FILE {
         return Err(format!("is larger than {MAX_FILE} bytes: it is no file of objects"));
     }
-    let text = std::str::from_utf8(&bytes).map_err(|error| format!("is not UTF-8: {error}"))?;
-    parse(text)
+    String::from_utf8(bytes).map_err(|error| format!("is not UTF-8: {}", error.utf8_error()))
 }
 
 /// The documents of a text.
-pub fn parse(text: &str) -> Result<Vec<Value>, String> {
+pub fn parse(text: &str) -> Result<Vec<Value>, Unreadable> {
     // The parser's own defaults bound depth, nodes, aliases and what they expand to.
     let documents: Vec<Value> = serde_saphyr::from_multiple(text).map_err(|error| {
-        let plain = error.to_string();
-        format!("is not YAML: {}", plain.lines().next().unwrap_or_default())
+        let line = error.location().map(|at| at.line()).filter(|line| *line > 0);
+        let plain = error.without_snippet().to_string();
+        Unreadable { line, message: format!("is not YAML: {}", plain.lines().next().unwrap_or_default()) }
     })?;
     let documents: Vec<Value> = documents.into_iter().filter(|document| !document.is_null()).collect();
     if documents.is_empty() {
-        return Err("holds no object: it is empty, or was cut short".to_owned());
+        return Err("holds no object: it is empty, or was cut short".to_owned().into());
     }
     if documents.len() > MAX_DOCUMENTS {
-        return Err(format!("holds more than {MAX_DOCUMENTS} objects: write several files"));
+        return Err(format!("holds more than {MAX_DOCUMENTS} objects: write several files").into());
     }
     Ok(documents)
 }

@@ -7,7 +7,9 @@
 mod adapter;
 pub mod directory;
 mod files;
+mod lines;
 mod overlay;
+mod problem;
 pub mod store;
 
 pub use adapter::open;

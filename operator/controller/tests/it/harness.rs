@@ -14,7 +14,7 @@ use ballast_controller::builder::Builder;
 use ballast_controller::compilation::Compiler;
 use ballast_controller::controller::{Controller, Settings};
 use ballast_controller::fetch::Fetcher;
-use ballast_controller::objects::{Deployment, Objects, Overlay, Source};
+use ballast_controller::objects::{Deployment, Objects, Overlay, Source, SourceProblem};
 use ballast_controller::records::{Phase, Record, Release};
 use ballast_controller::runners::Runners;
 use ballast_controller::state::StateDir;
@@ -59,6 +59,10 @@ impl Source for Wishes {
     }
 
     fn problems(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn problems_of(&self, _: &Deployment) -> Vec<SourceProblem> {
         Vec::new()
     }
 }
