@@ -245,7 +245,8 @@ pub enum Gateways {
         #[command(flatten)]
         output: Output,
     },
-    /// One gateway with its facts and releases.
+    /// One gateway with its facts and the releases that it reported: Active answers, Fallback stands behind it, Candidate is on
+    /// its way, Gone was held once.
     Show {
         /// Its id, or its name where only one gateway has it.
         id: String,

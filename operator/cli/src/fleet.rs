@@ -104,11 +104,12 @@ fn labels(gateway: &Value) -> String {
 }
 
 fn list(items: &[Value]) -> String {
-    let mut table = Table::new(&["ID", "NAME", "STATE", "TARGET", "LABELS", "LAST SEEN"]);
+    let mut table = Table::new(&["ID", "NAME", "NAMESPACE", "STATE", "TARGET", "LABELS", "LAST SEEN"]);
     for gateway in items {
         table.row([
             text(gateway, "id"),
             text(gateway, "displayName"),
+            or_dash(text(gateway, "namespace")),
             text(gateway, "state"),
             or_dash(text(gateway, "target")),
             labels(gateway),
@@ -121,6 +122,18 @@ fn list(items: &[Value]) -> String {
 /// A dash for what is not known, so that columns stay countable.
 pub fn or_dash(text: String) -> String {
     if text.is_empty() { "-".into() } else { text }
+}
+
+/// Where a release is on the gateway.
+fn place(report: &Value) -> String {
+    let (slot, state) = (text(report, "slot"), text(report, "state"));
+    match (slot.as_str(), state.as_str()) {
+        ("Candidate", state) => format!("Candidate ({state})"),
+        ("", "RolledBack") => state,
+        // What it last said of a release that it holds no more.
+        ("", _) => "Gone".into(),
+        (slot, _) => slot.into(),
+    }
 }
 
 fn show(gateway: &Value) -> String {
@@ -136,6 +149,7 @@ fn show(gateway: &Value) -> String {
     for (name, value) in [
         ("Id", text(gateway, "id")),
         ("Name", text(gateway, "displayName")),
+        ("Namespace", text(gateway, "namespace")),
         ("State", text(gateway, "state")),
         ("Target", or_dash(text(gateway, "target"))),
         ("Labels", or_dash(labels(gateway))),
@@ -151,14 +165,14 @@ fn show(gateway: &Value) -> String {
         table.row([format!("{name}:"), value]);
     }
     let mut releases =
-        Table::new(&["DEPLOYMENT", "VERSION", "RELEASE", "STATE", "REQUESTS", "FAILURES", "REASON", "MESSAGE"]);
+        Table::new(&["DEPLOYMENT", "VERSION", "RELEASE", "SLOT", "REQUESTS", "FAILURES", "REASON", "MESSAGE"]);
     let reports = gateway["reports"].as_array().map(Vec::as_slice).unwrap_or_default();
     for report in reports {
         releases.row([
             text(&report["deployment"], "name"),
             text(report, "version"),
             format!("{}.{}", text(&report["number"], "epoch"), text(&report["number"], "counter")),
-            text(report, "state"),
+            place(report),
             text(report, "requests"),
             text(report, "failures"),
             or_dash(text(report, "reason")),
@@ -172,15 +186,22 @@ fn show(gateway: &Value) -> String {
 mod tests {
     use super::*;
 
+    fn held(version: &str, counter: u64, state: &str, slot: &str) -> Value {
+        json!({"deployment": {"namespace": "plant", "name": "digits"}, "version": version,
+            "number": {"epoch": 1, "counter": counter}, "state": state, "requests": 7, "failures": 0,
+            "slot": Some(slot).filter(|slot| !slot.is_empty())})
+    }
+
     fn gateway() -> Value {
         json!({
-            "id": "gw-1", "namespace": "ns", "displayName": "press-7", "state": "Enrolled", "labels": {"line": "bottling"},
+            "id": "gw-1", "namespace": "plant", "displayName": "press-7", "state": "Enrolled", "labels": {"line": "bottling"},
             "target": "x86-64-v3", "enrolled": "2026-01-01T00:00:00Z", "lastSeen": null,
             "facts": {"arch": "x86_64", "cpuFeatures": ["avx", "fma"], "memoryBytes": 268435456, "diskBytes": 1000,
                 "agent": "0.1.0", "engine": "wasmtime 48.0.8", "speed": {"gflops": 40.25, "memoryBandwidth": 9.0}},
             "reports": [{"deployment": {"namespace": "ns", "name": "digits"}, "version": "2.0.0",
                 "number": {"epoch": 1, "counter": 7}, "state": "RolledBack", "requests": 40, "failures": 1,
-                "reason": "NotFinite", "message": "output scores is not finite"}],
+                "reason": "NotFinite", "message": "output scores is not finite"}, held("3.0.0", 8, "Active", "Fallback"),
+                held("4.0.0", 9, "Active", "Active"), held("5.0.0", 10, "Trial", "Candidate"), held("1.0.0", 6, "Active", "")],
         })
     }
 
@@ -189,6 +210,7 @@ mod tests {
         insta::assert_snapshot!(show(&gateway()), @r"
         Id:                   gw-1
         Name:                 press-7
+        Namespace:            plant
         State:                Enrolled
         Target:               x86-64-v3
         Labels:               line=bottling
@@ -201,13 +223,17 @@ mod tests {
         Speed:                40.2 GFLOP/s, 9.0 GB/s (measured)
         Agent:                0.1.0 (wasmtime 48.0.8)
 
-        DEPLOYMENT  VERSION  RELEASE  STATE       REQUESTS  FAILURES  REASON     MESSAGE
-        digits      2.0.0    1.7      RolledBack  40        1         NotFinite  output scores is not finite
+        DEPLOYMENT  VERSION  RELEASE  SLOT               REQUESTS  FAILURES  REASON     MESSAGE
+        digits      2.0.0    1.7      RolledBack         40        1         NotFinite  output scores is not finite
+        digits      3.0.0    1.8      Fallback           7         0         -
+        digits      4.0.0    1.9      Active             7         0         -
+        digits      5.0.0    1.10     Candidate (Trial)  7         0         -
+        digits      1.0.0    1.6      Gone               7         0         -
         ");
         insta::assert_snapshot!(list(&[gateway(), json!({"id": "gw-2", "state": "Revoked"})]), @r"
-        ID    NAME     STATE     TARGET     LABELS         LAST SEEN
-        gw-1  press-7  Enrolled  x86-64-v3  line=bottling  -
-        gw-2           Revoked   -                         -
+        ID    NAME     NAMESPACE  STATE     TARGET     LABELS         LAST SEEN
+        gw-1  press-7  plant      Enrolled  x86-64-v3  line=bottling  -
+        gw-2           -          Revoked   -                         -
         ");
     }
 

@@ -9,11 +9,11 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use ballast_bundle::{GatewayId, UnixMillis};
-use ballast_fleet::store::{GatewayRow, StoredReport};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::controller::Controller;
+use crate::gateways;
 use crate::objects::{Deployment, Overlay, Retry};
 use crate::records::{Phase, Record};
 use crate::status;
@@ -47,7 +47,7 @@ pub fn router(admin: Admin) -> Router {
         .route("/v1/deployments", get(deployments))
         .route("/v1/deployments/{namespace}/{name}", get(deployment))
         .route("/v1/deployments/{namespace}/{name}/{action}", post(act))
-        .route("/v1/gateways", get(gateways))
+        .route("/v1/gateways", get(list_gateways))
         .route("/v1/gateways/{id}", get(gateway))
         .route("/v1/tokens", post(token))
         .layer(axum::extract::DefaultBodyLimit::max(64 << 10))
@@ -204,7 +204,7 @@ struct Paging {
     after: Option<String>,
 }
 
-async fn gateways(State(admin): State<Admin>, Query(paging): Query<Paging>) -> Answer {
+async fn list_gateways(State(admin): State<Admin>, Query(paging): Query<Paging>) -> Answer {
     let after = match paging.after.filter(|a| !a.is_empty()).map(|a| a.parse::<GatewayId>()) {
         Some(Err(e)) => return Err(Refusal(StatusCode::BAD_REQUEST, format!("after: {e}"))),
         Some(Ok(id)) => Some(id),
@@ -212,7 +212,8 @@ async fn gateways(State(admin): State<Admin>, Query(paging): Query<Paging>) -> A
     };
     let limit = paging.limit.unwrap_or(100).clamp(1, 1000);
     let page = admin.controller.store.list(None, after, limit).await.map_err(failed)?;
-    let items: Vec<Value> = page.rows.iter().map(row_view).collect();
+    let names = admin.controller.source.namespaces();
+    let items: Vec<Value> = page.rows.iter().map(|row| gateways::row(row, &names)).collect();
     Ok(Json(json!({"items": items, "next": page.next})))
 }
 
@@ -221,33 +222,10 @@ async fn gateway(State(admin): State<Admin>, Path(id): Path<String>) -> Answer {
     let id: GatewayId = id.parse().map_err(|_| missing())?;
     let row = admin.controller.store.gateway(id.clone()).await.map_err(failed)?.ok_or_else(missing)?;
     let reports = admin.controller.store.reports(id.clone()).await.map_err(failed)?;
-    let mut view = row_view(&row);
-    view["reports"] = reports.iter().map(report_view).collect();
+    let names = admin.controller.source.namespaces();
+    let mut view = gateways::row(&row, &names);
+    view["reports"] = gateways::reports(&row, &reports, &names).into();
     Ok(Json(view))
-}
-
-fn row_view(row: &GatewayRow) -> Value {
-    json!({
-        "id": row.id,
-        "namespace": row.namespace,
-        "displayName": row.display_name,
-        "state": row.state,
-        "labels": row.labels,
-        "target": row.target,
-        "facts": row.facts,
-        "enrolled": rfc3339(row.enrolled),
-        "lastSeen": row.last_seen.map(rfc3339),
-        "certificateExpires": row.certificate_expires.map(rfc3339),
-        "assignment": row.assignment,
-        "token": row.token,
-    })
-}
-
-fn report_view(stored: &StoredReport) -> Value {
-    let mut value = serde_json::to_value(&stored.report).unwrap_or_default();
-    value["since"] = rfc3339(stored.since).into();
-    value["vote"] = json!(stored.vote);
-    value
 }
 
 #[derive(Debug, Deserialize)]

@@ -8,6 +8,7 @@ pub mod compilation;
 pub mod controller;
 mod endpoint;
 pub mod fetch;
+mod gateways;
 mod hearing;
 mod jobs;
 mod keys;

@@ -1,5 +1,6 @@
 //! What the controller needs from wherever its objects come from.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ballast_bundle::{DeploymentRef, GatewayId, NamespaceUid};
@@ -104,6 +105,8 @@ pub struct SourceProblem {
 pub trait Source: Send + Sync + 'static {
     /// UID of a namespace by its name; made when nobody asked for it before. Blocking.
     fn namespace(&self, name: &str) -> Result<NamespaceUid, String>;
+    /// The names of all namespaces that have a UID.
+    fn namespaces(&self) -> BTreeMap<NamespaceUid, String>;
     /// All of them, now.
     fn objects(&self) -> Objects;
     /// Ends when they changed since the last time.

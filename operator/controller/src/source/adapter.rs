@@ -1,6 +1,6 @@
 //! [`DirectorySource`] as the controller's [`Source`].
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -94,6 +94,10 @@ fn typed<T: DeserializeOwned>(stored: &Stored) -> Option<T> {
 impl Source for Directory {
     fn namespace(&self, name: &str) -> Result<NamespaceUid, String> {
         self.source().namespace(name).map_err(|error| error.to_string())
+    }
+
+    fn namespaces(&self) -> BTreeMap<NamespaceUid, String> {
+        self.source().namespaces()
     }
 
     fn objects(&self) -> Objects {

@@ -110,6 +110,11 @@ impl DirectorySource {
         self.store.namespace(name)
     }
 
+    /// The names of all namespaces that have a UID.
+    pub fn namespaces(&self) -> BTreeMap<NamespaceUid, String> {
+        self.store.namespaces()
+    }
+
     /// Writes a status; `false` when nothing changed. Never into the watched tree.
     pub fn put_status(&mut self, identity: &Identity, status: Value) -> Result<bool, StateError> {
         self.store.put_status(identity, status)

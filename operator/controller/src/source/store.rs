@@ -168,6 +168,11 @@ impl ObjectStore {
         Ok(uid)
     }
 
+    /// The names of all namespaces that have a UID.
+    pub fn namespaces(&self) -> BTreeMap<NamespaceUid, String> {
+        self.index.namespaces.iter().map(|(name, uid)| (uid.clone(), name.clone())).collect()
+    }
+
     /// The fleet's name that the directory had when it was first read.
     pub fn fleet(&self) -> Option<&str> {
         self.index.fleet.as_deref()

@@ -42,6 +42,10 @@ impl Source for Wishes {
         Ok(namespace())
     }
 
+    fn namespaces(&self) -> BTreeMap<NamespaceUid, String> {
+        BTreeMap::from([(namespace(), "default".into())])
+    }
+
     fn objects(&self) -> Objects {
         self.objects.lock().unwrap().clone()
     }
