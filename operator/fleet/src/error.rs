@@ -33,6 +33,15 @@ impl ApiError {
         }
     }
 
+    /// This gateway has as many pulls open as one may have; others are served.
+    pub fn too_many(most: usize, retry_after: Duration) -> Self {
+        Self {
+            status: StatusCode::TOO_MANY_REQUESTS,
+            message: format!("this gateway has {most} pulls open, and may have no more; try again after Retry-After"),
+            retry_after: Some(retry_after),
+        }
+    }
+
     /// HTTP status of the answer.
     pub const fn status(&self) -> StatusCode {
         self.status

@@ -12,6 +12,7 @@ mod dispatch;
 mod documents;
 mod error;
 pub mod labels;
+mod pulls;
 pub mod registry;
 mod server;
 pub mod store;

@@ -20,6 +20,7 @@ use crate::ca::{self, Authority};
 use crate::connections::Connections;
 use crate::dispatch::{Dispatch, PointerSigner};
 use crate::documents::Documents;
+use crate::pulls::Pulls;
 use crate::registry::Registry;
 use crate::store::GatewayStore;
 use crate::tls::{self, TlsError};
@@ -43,6 +44,9 @@ pub struct Limits {
     pub enrolments: usize,
     /// Pulls at once.
     pub pulls: usize,
+    /// Of those, by one gateway. One pulls blob after blob; the rest is for pulls that its network dropped and that are not cut
+    /// yet.
+    pub pulls_per_gateway: usize,
     /// Of gateways' certificates.
     pub certificate_life: Duration,
     /// Of pointers.
@@ -56,6 +60,7 @@ impl Default for Limits {
             requests: 1024,
             enrolments: 32,
             pulls: 256,
+            pulls_per_gateway: 8,
             certificate_life: ca::GATEWAY_LIFE,
             pointer_life: Duration::from_hours(24 * 7),
         }
@@ -74,7 +79,7 @@ pub struct Fleet {
     pub(crate) limits: Limits,
     pub(crate) requests: Arc<Semaphore>,
     pub(crate) enrolments: Semaphore,
-    pub(crate) pulls: Arc<Semaphore>,
+    pub(crate) pulls: Arc<Pulls>,
 }
 
 impl Fleet {
@@ -91,7 +96,7 @@ impl Fleet {
         Arc::new(Self {
             requests: Arc::new(Semaphore::new(limits.requests)),
             enrolments: Semaphore::new(limits.enrolments),
-            pulls: Arc::new(Semaphore::new(limits.pulls)),
+            pulls: Pulls::new(limits.pulls, limits.pulls_per_gateway),
             connections: Arc::default(),
             authority,
             store,

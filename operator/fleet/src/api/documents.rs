@@ -10,6 +10,7 @@ use ballast_bundle::Digest;
 
 use super::{Caller, authenticate};
 use crate::error::ApiError;
+use crate::pulls::Full;
 use crate::registry;
 use crate::server::Fleet;
 
@@ -52,13 +53,14 @@ pub(super) async fn registry(
     if method != Method::GET && method != Method::HEAD {
         return Err(ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "this registry is read-only for gateways"));
     }
-    let Ok(permit) = Arc::clone(&fleet.pulls).try_acquire_owned() else {
-        return Err(ApiError::overloaded(fleet.retry_after()));
-    };
+    let place = fleet.pulls.take(&row.id).map_err(|full| match full {
+        Full::All => ApiError::overloaded(fleet.retry_after()),
+        Full::Gateway(most) => ApiError::too_many(most, fleet.retry_after()),
+    })?;
     let path = request.uri().path().strip_prefix("/v2/").unwrap_or_default();
     let query = request.uri().query().unwrap_or_default();
     let registry = Arc::clone(&fleet.registry);
-    Ok(registry::pull(registry, &row.namespace, method, path, query, request.headers(), permit).await)
+    Ok(registry::pull(registry, &row.namespace, method, path, query, request.headers(), place).await)
 }
 
 fn immutable(bytes: Vec<u8>) -> Response {

@@ -12,16 +12,16 @@ use bytes::{Bytes, BytesMut};
 use hyper::body::{Frame, SizeHint};
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncSeekExt, ReadBuf};
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::{Registry, Repository};
+use crate::pulls::Pull;
 
 /// Read and sent at once; one such buffer per pull is the registry's memory.
 const CHUNK: usize = 64 << 10;
 /// Tags in one answer.
 const TAGS: usize = 1000;
 
-/// Answers `GET` or `HEAD /v2/<path>` for a gateway of `namespace`. `permit` is held until the last byte is sent.
+/// Answers `GET` or `HEAD /v2/<path>` for a gateway of `namespace`. `place` is held until the last byte is sent.
 pub(crate) async fn pull(
     registry: Arc<Registry>,
     namespace: &NamespaceUid,
@@ -29,7 +29,7 @@ pub(crate) async fn pull(
     path: &str,
     query: &str,
     headers: &HeaderMap,
-    permit: OwnedSemaphorePermit,
+    place: Pull,
 ) -> Response {
     if path.is_empty() {
         return answer(StatusCode::OK, "application/json", b"{}".to_vec(), method);
@@ -59,7 +59,7 @@ pub(crate) async fn pull(
                 None => error(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN", "there is no such manifest", method),
             }
         }
-        What::Blob(digest) => blob(registry, repository, digest, method, headers, permit).await,
+        What::Blob(digest) => blob(registry, repository, digest, method, headers, place).await,
         What::Referrers(digest) => {
             let wanted = parameter(query, "artifactType");
             let mut found = blocking(move || registry.referrers(&repository, &digest)).await;
@@ -117,7 +117,7 @@ async fn blob(
     digest: Digest,
     method: &Method,
     headers: &HeaderMap,
-    permit: OwnedSemaphorePermit,
+    place: Pull,
 ) -> Response {
     let unknown = || error(StatusCode::NOT_FOUND, "BLOB_UNKNOWN", "this repository has no such blob", method);
     let path = registry.blob_path(&digest);
@@ -147,7 +147,7 @@ async fn blob(
         if file.seek(std::io::SeekFrom::Start(start)).await.is_err() {
             return unknown();
         }
-        Body::new(FileBody { file, left: length, _permit: permit })
+        Body::new(FileBody { file, left: length, _place: place })
     };
     let mut response = Response::new(body);
     *response.status_mut() = status;
@@ -197,11 +197,11 @@ fn read_range(value: &str, size: u64) -> Range {
     Range::Part { start, length: end.min(size - 1) - start + 1 }
 }
 
-/// Streams a part of a file; gives its permit back when dropped.
+/// Streams a part of a file; gives its place back when dropped.
 struct FileBody {
     file: tokio::fs::File,
     left: u64,
-    _permit: OwnedSemaphorePermit,
+    _place: Pull,
 }
 
 impl hyper::body::Body for FileBody {

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
-use hyper::{HeaderMap, Method, Request, StatusCode};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
@@ -88,6 +89,13 @@ impl Connection {
         let response = self.sender.send_request(request.body(Full::new(body.into())).unwrap()).await?;
         let (parts, body) = response.into_parts();
         Ok(Answer { status: parts.status, headers: parts.headers, body: body.collect().await?.to_bytes() })
+    }
+
+    /// A GET whose body nobody has read yet.
+    pub async fn begin(&mut self, path: &str) -> Response<Incoming> {
+        let request = Request::get(path).header("host", "localhost").body(Full::new(Bytes::new())).unwrap();
+        self.sender.ready().await.unwrap();
+        self.sender.send_request(request).await.unwrap()
     }
 
     pub async fn post(&mut self, path: &str, body: &impl Serialize) -> Answer {

@@ -74,6 +74,53 @@ async fn who_comes_when_it_is_full_is_told_when_to_come_back() {
 }
 
 #[tokio::test]
+async fn one_gateway_takes_only_its_share_of_the_pulls() {
+    let server = Server::with(Limits { pulls: 3, pulls_per_gateway: 2, ..Limits::default() }).await;
+    let (greedy, greedy_key) = server.enrolled("ns-a").await;
+    let (other, other_key) = server.enrolled("ns-b").await;
+    // More than all buffers between the two hold: a pull that nobody reads does not end.
+    let content = vec![7; 32 << 20];
+    for namespace in ["ns-a", "ns-b"] {
+        server.registry.put_blob(&format!("{namespace}/digits").parse().unwrap(), &content).unwrap();
+    }
+    let path = |namespace| format!("/v2/{namespace}/digits/blobs/{}", ballast_bundle::Digest::of(&content));
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let mut connection = server.connect(&greedy, &greedy_key).await;
+        let pull = connection.begin(&path("ns-a")).await;
+        assert_eq!(pull.status(), StatusCode::OK);
+        held.push((connection, pull));
+    }
+    let mut third = server.connect(&greedy, &greedy_key).await;
+    let answer = third.get(&path("ns-a")).await;
+    assert_eq!(answer.status, StatusCode::TOO_MANY_REQUESTS);
+    let seconds: u64 = answer.headers["retry-after"].to_str().unwrap().parse().unwrap();
+    assert!((1..=9).contains(&seconds), "{seconds}");
+    assert!(answer.error().contains("2 pulls open"), "{}", answer.error());
+    assert_eq!(third.post("/v1/sync", &sync_request()).await.status, StatusCode::OK, "only its pulls are too many");
+
+    // The others' places are there; the one after the last is refused as ever.
+    let mut connection = server.connect(&other, &other_key).await;
+    let pull = connection.begin(&path("ns-b")).await;
+    assert_eq!(pull.status(), StatusCode::OK);
+    let mut late = server.connect(&other, &other_key).await;
+    assert_eq!(late.get(&path("ns-b")).await.status, StatusCode::SERVICE_UNAVAILABLE);
+
+    // Who ends one may begin one.
+    drop(held.pop());
+    let mut status = StatusCode::TOO_MANY_REQUESTS;
+    for _ in 0..1_000 {
+        status = third.send(Method::HEAD, &path("ns-a"), &[], "").await.unwrap().status;
+        if status == StatusCode::OK {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    assert_eq!(status, StatusCode::OK);
+    drop((held, pull));
+}
+
+#[tokio::test]
 async fn what_gateways_send_is_bounded_too() {
     let server = Server::start().await;
     let (identity, key) = server.enrolled("ns-a").await;
