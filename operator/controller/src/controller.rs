@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use ballast_bundle::protocol::ReleaseReport;
 use ballast_bundle::{
-    Contract, DeploymentRef, GatewayId, NamespaceUid, ReleaseNumber, ReleaseRef, SigningKey, TargetName, UnixMillis,
+    Contract, DeploymentRef, Digest, GatewayId, NamespaceUid, ReleaseNumber, ReleaseRef, SigningKey, TargetName,
+    UnixMillis,
 };
 use ballast_fleet::registry::{Registry, Repository};
 use ballast_fleet::store::{GatewayRow, GatewayStore, StoreError, StoredReport};
@@ -26,6 +27,7 @@ use crate::runners::Runners;
 use crate::serving::Published;
 use crate::state::{StateDir, StateError};
 use crate::targets::{Target, Targets};
+use crate::tidy::Tidied;
 use crate::tokens::Tokens;
 
 /// Passes while something is under way: deadlines and soaks are noticed this late at most.
@@ -57,6 +59,9 @@ pub struct Controller {
     pub(crate) hearing: Hearing,
     pub(crate) jobs: Jobs,
     pub(crate) records: Mutex<BTreeMap<DeploymentRef, Record>>,
+    /// Fingerprints of records as they are on the disk.
+    saved: Mutex<HashMap<DeploymentRef, Option<Digest>>>,
+    pub(crate) tidied: Mutex<Tidied>,
     pub(crate) targets: RwLock<Targets>,
     pub(crate) published: RwLock<Arc<Published>>,
     pub(crate) known: RwLock<HashMap<DeploymentRef, HashSet<ReleaseNumber>>>,
@@ -88,7 +93,9 @@ impl Controller {
         epoch: u32,
     ) -> Result<Arc<Self>, StateError> {
         let kept_tokens = administer::load(&state)?;
-        let records = records::load_all(&state)?.into_iter().map(|r| (r.deployment.clone(), r)).collect();
+        let records: BTreeMap<_, _> =
+            records::load_all(&state)?.into_iter().map(|r| (r.deployment.clone(), r)).collect();
+        let saved = records.values().map(|r| (r.deployment.clone(), fingerprint(r))).collect();
         Ok(Arc::new(Self {
             settings,
             state,
@@ -103,6 +110,8 @@ impl Controller {
             hearing: Hearing::default(),
             jobs: Jobs::default(),
             records: Mutex::new(records),
+            saved: Mutex::new(saved),
+            tidied: Mutex::default(),
             targets: RwLock::default(),
             published: RwLock::default(),
             known: RwLock::default(),
@@ -149,7 +158,19 @@ impl Controller {
 
     /// Makes a record durable.
     pub(crate) fn save(&self, record: &Record) -> Result<(), StateError> {
-        records::save(&self.state, record)
+        records::save(&self.state, record)?;
+        self.saved
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(record.deployment.clone(), fingerprint(record));
+        Ok(())
+    }
+
+    /// The same, if it is not what was made durable last: also after a pass that could not.
+    pub(crate) fn save_changes(&self, record: &Record) -> Result<(), StateError> {
+        let fingerprint = fingerprint(record);
+        let saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner).get(&record.deployment).copied();
+        if fingerprint.is_some() && saved == Some(fingerprint) { Ok(()) } else { self.save(record) }
     }
 
     /// Nobody is judged before every gateway had two chances to speak: after the operator was away it does not know yet what
@@ -182,6 +203,13 @@ impl Controller {
         self.targets.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }
 
+    /// Forgets a deployment.
+    pub(crate) fn forget(&self, deployment: &DeploymentRef) -> Result<(), StateError> {
+        records::remove(&self.state, deployment)?;
+        self.saved.lock().unwrap_or_else(PoisonError::into_inner).remove(deployment);
+        Ok(())
+    }
+
     /// The ration of a release.
     pub(crate) fn ration(&self, deployment: &DeploymentRef, number: ReleaseNumber) -> Arc<Ration> {
         let mut rations = self.rations.lock().unwrap_or_else(PoisonError::into_inner);
@@ -199,6 +227,11 @@ impl Controller {
     pub(crate) fn published(&self) -> Arc<Published> {
         Arc::clone(&self.published.read().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+/// Of all that is remembered.
+fn fingerprint(record: &Record) -> Option<Digest> {
+    serde_json::to_vec(record).ok().map(|json| Digest::of(&json))
 }
 
 impl Dispatch for Controller {

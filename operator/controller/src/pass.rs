@@ -5,14 +5,14 @@ use std::sync::{Arc, PoisonError};
 
 use ballast_bundle::{DeploymentRef, NamespaceUid, TargetName, UnixMillis};
 use ballast_crds::conditions::Reason;
-use ballast_fleet::registry::Repository;
 
 use crate::controller::Controller;
 use crate::objects::Objects;
-use crate::records::{self, Record};
+use crate::records::Record;
 use crate::serving::{Hurry, Published, Serving};
 use crate::status::{self, Trouble};
 use crate::targets::Targets;
+use crate::tidy;
 use crate::wanted::Wanted;
 
 /// Between two writes of a status whose phase and conditions are the same.
@@ -26,6 +26,7 @@ impl Controller {
         let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
         let mut published = Published { complete: true, namespaces: HashMap::new() };
         let mut wishes: Vec<(usize, Arc<Wanted>)> = Vec::new();
+        let mut durable = HashSet::<DeploymentRef>::new();
         let mut busy = false;
         let sync = u64::try_from(self.settings.sync.as_millis()).unwrap_or(u64::MAX);
         for (index, object) in objects.deployments.iter().enumerate() {
@@ -55,6 +56,7 @@ impl Controller {
                 .or_insert_with(|| Record::new(wanted.deployment.clone(), wanted.namespace_name.clone()));
             match self.reconcile(wanted, record, now) {
                 Ok(serving) => {
+                    durable.insert(wanted.deployment.clone());
                     busy |= serving.hurry != Hurry::Nobody;
                     published.namespaces.entry(wanted.deployment.namespace.clone()).or_default().push(serving);
                     self.tell(object, Some(record), Some(wanted), None, now);
@@ -68,17 +70,24 @@ impl Controller {
                 }
             }
         }
-        let known = records
+        let known: HashMap<_, _> = records
             .values()
             .map(|r| (r.deployment.clone(), r.releases.iter().filter_map(|x| x.number).collect::<HashSet<_>>()))
             .collect();
+        self.rations
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|(deployment, number), _| known.get(deployment).is_some_and(|numbers| numbers.contains(number)));
         *self.known.write().unwrap_or_else(PoisonError::into_inner) = known;
         *self.published.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(published);
         // Only after nobody is told of them any more.
         if objects.complete {
             self.remove_withdrawn(objects, &mut records);
         }
+        let named = tidy::named(&records, |deployment| durable.contains(deployment));
+        let all = objects.complete.then(|| records.keys().cloned().collect());
         drop(records);
+        self.tidy(named, all.as_ref());
         self.prepare_runners(now) || busy
     }
 
@@ -114,24 +123,21 @@ impl Controller {
         conflicts
     }
 
-    /// Deployments whose objects are gone: first nobody is told of them (done), then record, then bundles.
+    /// Deployments whose objects are gone: nobody is told of them any more (done), their records go, then their bundles
+    /// ([`Controller::tidy`]).
     fn remove_withdrawn(&self, objects: &Objects, records: &mut BTreeMap<DeploymentRef, Record>) {
         let wanted: HashSet<DeploymentRef> = objects.deployments.iter().map(|o| o.deployment()).collect();
         let gone: Vec<DeploymentRef> = records.keys().filter(|d| !wanted.contains(*d)).cloned().collect();
         for deployment in gone {
             self.jobs.forget(&deployment);
-            let removed = records::remove(&self.state, &deployment).map_err(|e| e.to_string()).and_then(|()| {
-                let repository = Repository::bundles(&deployment).map_err(|e| e.to_string())?;
-                self.registry.remove(&repository).map_err(|e| e.to_string())?;
-                self.registry.collect_garbage().map_err(|e| e.to_string())
-            });
-            match removed {
-                Ok(freed) => {
-                    tracing::info!(%deployment, freed, "deployment withdrawn");
+            match self.forget(&deployment) {
+                Ok(()) => {
+                    tracing::info!(%deployment, "deployment withdrawn");
                     records.remove(&deployment);
+                    self.tidied.lock().unwrap_or_else(PoisonError::into_inner).withdrawn();
                 }
                 Err(error) => {
-                    tracing::error!(%deployment, error, "a withdrawn deployment could not be removed; tried again")
+                    tracing::error!(%deployment, %error, "a withdrawn deployment could not be removed; tried again")
                 }
             }
         }

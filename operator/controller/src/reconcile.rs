@@ -28,6 +28,9 @@ use crate::workers::BuildError;
 const CLOCK_BEHIND: u64 = 24 * 3600 * 1000;
 /// Fleets under this size sync at rollout's pace as a whole: nobody waits for its turn to hear of a release.
 const SMALL_FLEET: usize = 32;
+/// A gateway that was not heard for so long holds no old release back: its assignment has expired (a pointer lives for so
+/// long), and when it comes back it takes the stable release, whatever became of its own bytes.
+const HELD_MILLIS: u64 = 7 * 24 * 3600 * 1000;
 /// Failures kept for people.
 const FAILURES: usize = 10;
 
@@ -40,9 +43,8 @@ impl Controller {
         record: &mut Record,
         now: UnixMillis,
     ) -> Result<Serving, StateError> {
-        let before = serde_json::to_vec(record).ok();
         // First, since every index below counts from the oldest release that is kept.
-        record.prune(wanted.history, &wanted.identity);
+        record.prune(wanted.history, &wanted.identity, |number| self.is_held(&wanted.deployment, number, now));
         // Dereference (no client): gateways and targets as they are now. What may be given is set off against what was
         // given before the gateways were counted: a sync in between makes the next step smaller, never larger.
         let given = self.given(wanted, record);
@@ -72,10 +74,17 @@ impl Controller {
             update: serving.update.as_ref().map(|(offer, _)| offer.number),
             trial: serving.trial.clone(),
         });
-        if serde_json::to_vec(record).ok() != before {
-            self.save(record)?;
-        }
+        self.save_changes(record)?;
         Ok(serving)
+    }
+
+    /// Whether a gateway that may still come for it has a release in one of its slots, or was told to take it. Gateways of
+    /// the whole namespace count: one that is selected no more has what it has until it hears so.
+    fn is_held(&self, deployment: &DeploymentRef, number: ReleaseNumber, now: UnixMillis) -> bool {
+        self.roster.any(&deployment.namespace, |member| {
+            let heard = member.row.last_seen.unwrap_or(member.row.enrolled);
+            now.0.saturating_sub(heard.0) < HELD_MILLIS && member.holds(deployment, number)
+        })
     }
 
     /// How many gateways were given the release that is wanted, so far.

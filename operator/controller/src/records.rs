@@ -1,7 +1,7 @@
 //! What the controller must remember of a deployment: counters, releases, `stable`. One file each, whole or absent:
 //! `deployments/<namespace UID>/<name>.json`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 
 use ballast_bundle::{Counter, DeploymentRef, Digest, ReleaseNumber, ReleaseRef, TargetName, TrialPolicy, UnixMillis};
@@ -244,25 +244,25 @@ impl Record {
         self.releases.iter().rev().find(|r| r.number != self.stable && r.is_proven()).and_then(|r| r.number)
     }
 
-    /// Drops the oldest releases that are over and neither stable, nor what a fleet would go back to from there, nor among
-    /// the newest `keep`, nor what is wanted now (a rolled back one that was forgotten would be tried again); returns them.
-    pub fn prune(&mut self, keep: usize, wanted: &Digest) -> Vec<Release> {
-        let mut surplus = self.releases.len().saturating_sub(keep.max(1) + 1);
-        let mut dropped = Vec::new();
+    /// Drops releases that are over and neither among the newest (`keep` besides the last one), nor stable, nor what a fleet
+    /// would go back to from there, nor what is wanted now (a rolled back one that was forgotten would be tried again), nor
+    /// `held` by a gateway, which may have to fetch damaged bytes again.
+    pub fn prune(&mut self, keep: usize, wanted: &Digest, held: impl Fn(ReleaseNumber) -> bool) {
+        let mut older = self.releases.len().saturating_sub(keep.max(1) + 1);
         let (stable, previous) = (self.stable, self.previous_stable());
-        let mut kept = Vec::with_capacity(self.releases.len());
-        for release in self.releases.drain(..) {
-            let needed = release.identity == *wanted
-                || release.number.is_some() && (release.number == stable || release.number == previous);
-            if surplus > 0 && release.phase.is_over() && !needed {
-                surplus -= 1;
-                dropped.push(release);
-            } else {
-                kept.push(release);
-            }
-        }
-        self.releases = kept;
-        dropped
+        self.releases.retain(|release| {
+            let old = older > 0;
+            older = older.saturating_sub(1);
+            !old || !release.phase.is_over()
+                || release.identity == *wanted
+                || release.number.is_some_and(|n| Some(n) == stable || Some(n) == previous || held(n))
+        });
+    }
+
+    /// Manifests and statements of every release that is kept.
+    pub fn named(&self) -> HashSet<Digest> {
+        let references = self.releases.iter().flat_map(|r| r.targets.values()).filter_map(|t| t.release.as_ref());
+        references.flat_map(|r| [r.manifest.digest, r.statement.digest]).collect()
     }
 }
 

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use ballast_bundle::protocol::ReleaseState;
 use ballast_bundle::{Assignment, DeploymentRef, Digest, GatewayId, NamespaceUid, ReleaseNumber, TargetName};
 use ballast_fleet::Documents;
 use ballast_fleet::store::{GatewayRow, GatewayState, GatewayStore, StoreError, StoredReport};
@@ -127,6 +128,12 @@ impl Roster {
         members.get(namespace).into_iter().flat_map(BTreeMap::values).filter(|m| selected(&m.row)).cloned().collect()
     }
 
+    /// Whether `holds` is true of any gateway of a namespace.
+    pub fn any(&self, namespace: &NamespaceUid, holds: impl Fn(&Member) -> bool) -> bool {
+        let members = self.members.read().unwrap_or_else(PoisonError::into_inner);
+        members.get(namespace).into_iter().flat_map(BTreeMap::values).any(holds)
+    }
+
     /// One gateway.
     pub fn get(&self, namespace: &NamespaceUid, id: &GatewayId) -> Option<Member> {
         self.members.read().unwrap_or_else(PoisonError::into_inner).get(namespace)?.get(id).cloned()
@@ -142,6 +149,17 @@ impl Member {
     /// Whether it was given a release, or says so.
     pub fn was_given(&self, deployment: &DeploymentRef, number: ReleaseNumber) -> bool {
         self.given.iter().any(|(d, n)| d == deployment && *n == number) || self.report(deployment, number).is_some()
+    }
+
+    /// Whether it had a release in a slot when it was heard last, or was told to take it.
+    pub fn holds(&self, deployment: &DeploymentRef, number: ReleaseNumber) -> bool {
+        let given = self.given.iter().any(|(d, n)| d == deployment && *n == number);
+        given
+            || self.report(deployment, number).is_some_and(|stored| {
+                // It says every time what is in its slots: what it said only earlier is gone from there.
+                self.row.last_seen.is_some_and(|seen| stored.received >= seen)
+                    && stored.report.state != ReleaseState::RolledBack
+            })
     }
 
     /// Its report on a release of a deployment.

@@ -84,7 +84,7 @@ pub async fn serve(args: RunArgs, compiler: Arc<dyn Compiler>, end: impl Future<
         Some(Err(error)) => tracing::error!(%error, "no model can be compiled: a worker does not start"),
         None => {}
     }
-    let workers = Workers::new(Arc::clone(&state), compiler, usize::from(args.workers));
+    let workers = Workers::new(&state, compiler, usize::from(args.workers));
     let runners = Arc::new(Runners::new(Arc::clone(&state), Arc::clone(&registry), Arc::clone(&keys.runtime), epoch));
     let tokens =
         Arc::new(Tokens::new(Arc::clone(&state), Arc::clone(&store), endpoint.url.clone(), keys.authority.digest()));

@@ -5,12 +5,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ballast_bundle::{Digest, NamespaceUid};
-use ballast_compiler::{Artifacts, COMPILER_VERSION, CompileOutcome, CompileRequest, Verdict};
-use serde::{Deserialize, Serialize};
+use ballast_compiler::{CompileOutcome, CompileRequest};
 
+use crate::cache::{CACHE_BYTES, Cache};
 use crate::compilation::Compiler;
 use crate::queue::Queue;
-use crate::state::{self, StateDir, StateError};
+use crate::state::{StateDir, StateError};
 
 /// Crashes on one input after which it is not tried again.
 const CRASHES: u32 = 2;
@@ -37,22 +37,9 @@ impl From<StateError> for BuildError {
     }
 }
 
-/// `cache/<key>/outcome.json`, beside the artifacts.
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Cached {
-    format: u32,
-    compiler: u32,
-    verdict: Verdict,
-    /// Digests of weights, plan, contract and golden, when they were built.
-    built: Option<[Digest; 4]>,
-}
-
-const FILES: [&str; 4] = ["weights.bin", "plan.bin", "contract.json", "golden.safetensors"];
-
 /// The pool.
 pub struct Workers {
-    state: Arc<StateDir>,
+    cache: Arc<Cache>,
     compiler: Arc<dyn Compiler>,
     queue: Queue<NamespaceUid>,
     crashes: Mutex<HashMap<Digest, u32>>,
@@ -60,8 +47,9 @@ pub struct Workers {
 
 impl Workers {
     /// `count` compilations at once.
-    pub fn new(state: Arc<StateDir>, compiler: Arc<dyn Compiler>, count: usize) -> Self {
-        Self { state, compiler, queue: Queue::new(count), crashes: Mutex::default() }
+    pub fn new(state: &StateDir, compiler: Arc<dyn Compiler>, count: usize) -> Self {
+        let cache = Arc::new(Cache::new(state.path("cache"), CACHE_BYTES));
+        Self { cache, compiler, queue: Queue::new(count), crashes: Mutex::default() }
     }
 
     /// Compiles, or takes the result of the same compilation from the cache. Only called with sources that were just
@@ -71,13 +59,9 @@ impl Workers {
         namespace: &NamespaceUid,
         request: CompileRequest,
     ) -> Result<CompileOutcome, BuildError> {
-        let key = key(&request)?;
-        let directory = self.state.path("cache").join(key.hex());
-        let cached = {
-            let directory = directory.clone();
-            blocking(move || load(&directory)).await?
-        };
-        if let Some(outcome) = cached? {
+        let key = Cache::key(&request).map_err(|e| BuildError::State(e.to_string()))?;
+        let cache = Arc::clone(&self.cache);
+        if let Some(outcome) = blocking(move || cache.load(&key)).await?? {
             return Ok(outcome);
         }
         let slot = self.queue.enter(namespace.clone()).await;
@@ -90,7 +74,8 @@ impl Workers {
         .await?;
         match ran {
             Ok(outcome) => {
-                let stored = blocking(move || store(&directory, &outcome).map(|()| outcome)).await?;
+                let cache = Arc::clone(&self.cache);
+                let stored = blocking(move || cache.store(&key, &outcome).map(|()| outcome)).await?;
                 self.crashes.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
                 Ok(stored?)
             }
@@ -108,52 +93,6 @@ impl Workers {
             }
         }
     }
-}
-
-/// What a compilation depends on, and nothing else.
-fn key(request: &CompileRequest) -> Result<Digest, BuildError> {
-    let model = Digest::of(&request.model);
-    let golden = request.golden.as_deref().map(Digest::of);
-    let small = CompileRequest { model: Vec::new(), golden: None, ..request.clone() };
-    let json =
-        serde_json::to_vec(&(COMPILER_VERSION, model, golden, small)).map_err(|e| BuildError::State(e.to_string()))?;
-    Ok(Digest::of(&json))
-}
-
-fn load(directory: &std::path::Path) -> Result<Option<CompileOutcome>, StateError> {
-    let Some(cached) = state::read_json::<Cached>(&directory.join("outcome.json"))? else { return Ok(None) };
-    if cached.format != 1 || cached.compiler != COMPILER_VERSION {
-        return Ok(None);
-    }
-    let Some(digests) = cached.built else { return Ok(Some(CompileOutcome::Refused(cached.verdict))) };
-    let mut files = Vec::new();
-    for (name, digest) in FILES.iter().zip(digests) {
-        // What was lost or damaged is compiled again.
-        match std::fs::read(directory.join(name)) {
-            Ok(bytes) if Digest::of(&bytes) == digest => files.push(bytes),
-            _ => return Ok(None),
-        }
-    }
-    let Ok([weights, plan, contract, golden]) = <[Vec<u8>; 4]>::try_from(files) else { return Ok(None) };
-    let verdict = cached.verdict;
-    Ok(Some(CompileOutcome::Built(Box::new(Artifacts { weights, plan, contract, golden, verdict }))))
-}
-
-fn store(directory: &std::path::Path, outcome: &CompileOutcome) -> Result<(), StateError> {
-    let (verdict, built) = match outcome {
-        CompileOutcome::Refused(verdict) => (verdict.clone(), None),
-        CompileOutcome::Built(a) => {
-            let files = [&a.weights, &a.plan, &a.contract, &a.golden];
-            for (name, bytes) in FILES.iter().zip(files) {
-                state::write(&directory.join(name), bytes, 0o600)?;
-            }
-            (a.verdict.clone(), Some(files.map(|f| Digest::of(f))))
-        }
-    };
-    state::write_json(
-        &directory.join("outcome.json"),
-        &Cached { format: 1, compiler: COMPILER_VERSION, verdict, built },
-    )
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, BuildError> {
@@ -216,9 +155,9 @@ mod tests {
     /// How often one input was tried in four attempts, and what the last one said.
     async fn four_attempts(error: fn() -> WorkerError) -> (u32, BuildError) {
         let directory = tempfile::tempdir().unwrap();
-        let state = Arc::new(StateDir::open(directory.path(), UnixMillis(1_700_000_000_000)).unwrap());
+        let state = StateDir::open(directory.path(), UnixMillis(1_700_000_000_000)).unwrap();
         let compiler = Arc::new(Failing(error, AtomicU32::new(0)));
-        let workers = Workers::new(state, Arc::<Failing>::clone(&compiler), 1);
+        let workers = Workers::new(&state, Arc::<Failing>::clone(&compiler), 1);
         for _ in 0..3 {
             workers.compile(&namespace("a"), request()).await.unwrap_err();
         }
@@ -254,11 +193,11 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn fifty_compilations_of_one_namespace_do_not_hold_up_another_ones() {
         let directory = tempfile::tempdir().unwrap();
-        let state = Arc::new(StateDir::open(directory.path(), UnixMillis(1_700_000_000_000)).unwrap());
+        let state = StateDir::open(directory.path(), UnixMillis(1_700_000_000_000)).unwrap();
         let (started, starts) = mpsc::channel();
         let (go, goes) = mpsc::channel();
         let compiler = Arc::new(Stepped(Mutex::new(started), Mutex::new(goes)));
-        let workers = Arc::new(Workers::new(state, compiler, 1));
+        let workers = Arc::new(Workers::new(&state, compiler, 1));
         let mut tasks = tokio::task::JoinSet::new();
         let mut ask = |name: &'static str| {
             let workers = Arc::clone(&workers);

@@ -154,7 +154,7 @@ impl World {
         let key = Arc::new(SigningKey::generate([7; 32]).unwrap());
         let compiler = Arc::new(Fake::default());
         let fetcher = Fetcher::new(&directory.path().join("fleet"), false, None).unwrap();
-        let workers = Workers::new(Arc::clone(&state), compiler.clone(), 2);
+        let workers = Workers::new(&state, compiler.clone(), 2);
         let runners = Runners::new(Arc::clone(&state), Arc::clone(&registry), Arc::clone(&key), 1)
             .with_precompile(|_| Ok(b"native".to_vec()));
         let tokens = Tokens::new(Arc::clone(&state), store.clone(), "https://localhost:1".into(), Digest::of(b"ca"));

@@ -1,6 +1,7 @@
 //! The controller from the outside: objects and syncs in, assignments and status out.
 
 mod directory;
+mod garbage;
 mod harness;
 mod rollouts;
 mod wishes;

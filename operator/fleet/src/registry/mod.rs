@@ -4,6 +4,7 @@
 //! is served only through a repository that has it, and a repository only to gateways of its namespace, which is its
 //! first path component.
 
+mod garbage;
 mod http;
 mod repository;
 
@@ -54,7 +55,7 @@ pub(crate) struct Descriptor {
     pub(crate) annotations: Option<std::collections::BTreeMap<String, String>>,
 }
 
-/// What is read of a manifest when it is published.
+/// What is read of a manifest.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct ManifestOutline {
@@ -62,6 +63,8 @@ struct ManifestOutline {
     artifact_type: Option<String>,
     #[serde(default)]
     config: Option<Descriptor>,
+    #[serde(default)]
+    layers: Vec<Descriptor>,
     #[serde(default)]
     subject: Option<Descriptor>,
     #[serde(default)]
@@ -166,56 +169,6 @@ impl Registry {
     pub fn has(&self, repository: &Repository, blob: &Blob) -> bool {
         self.link(repository, "blobs").join(blob.digest.hex()).exists()
             && fs::metadata(self.blob_path(&blob.digest)).is_ok_and(|m| m.len() == blob.size)
-    }
-
-    /// Withdraws a repository; content that no other one has goes with the next [`Registry::collect_garbage`].
-    pub fn remove(&self, repository: &Repository) -> Result<(), RegistryError> {
-        let path = self.root.join("repositories").join(repository.as_str());
-        match fs::remove_dir_all(&path) {
-            Ok(()) => Ok(()),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(source) => Err(RegistryError::Io { doing: "removed", path, source }),
-        }
-    }
-
-    /// Removes content that no repository has; returns the bytes freed. Only while nothing is being published.
-    pub fn collect_garbage(&self) -> Result<u64, RegistryError> {
-        let mut linked = std::collections::HashSet::new();
-        self.walk(&self.root.join("repositories"), &mut linked)?;
-        let directory = self.blobs();
-        let fail = |source| RegistryError::Io { doing: "listed", path: self.blobs(), source };
-        let mut freed = 0;
-        for entry in fs::read_dir(&directory).map_err(fail)? {
-            let entry = entry.map_err(fail)?;
-            if !linked.contains(&entry.file_name()) {
-                freed += entry.metadata().map_err(fail)?.len();
-                fs::remove_file(entry.path()).map_err(fail)?;
-            }
-        }
-        Ok(freed)
-    }
-
-    fn walk(
-        &self,
-        directory: &Path,
-        linked: &mut std::collections::HashSet<std::ffi::OsString>,
-    ) -> Result<(), RegistryError> {
-        let fail = |source| RegistryError::Io { doing: "listed", path: directory.into(), source };
-        for entry in fs::read_dir(directory).map_err(fail)? {
-            let entry = entry.map_err(fail)?;
-            if !entry.file_type().map_err(fail)?.is_dir() {
-                continue;
-            }
-            let name = entry.file_name();
-            if name == "_blobs" {
-                for blob in fs::read_dir(entry.path()).map_err(fail)? {
-                    linked.insert(blob.map_err(fail)?.file_name());
-                }
-            } else if !name.to_string_lossy().starts_with('_') {
-                self.walk(&entry.path(), linked)?;
-            }
-        }
-        Ok(())
     }
 
     /// A manifest's digest and media type, by tag or digest.
