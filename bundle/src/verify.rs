@@ -236,7 +236,8 @@ impl Unverified<&[u8]> {
     }
 
     /// The release statement of what this gateway installed before, once more after a restart. The floor has passed a
-    /// `fallback` by, and an epoch or a compiler may have; none of that stops what was installed from serving.
+    /// `fallback` by, and an epoch or a compiler may have; none of that stops what was installed from serving. `root` is the
+    /// one that it was installed under: a key that was exchanged since stops new installs, not what runs.
     pub fn installed_release(
         &self,
         want: &ReleaseRef,
@@ -290,16 +291,25 @@ impl Unverified<&[u8]> {
         if statement.number.epoch != root.epoch {
             return Err(VerifyError::Epoch { root: root.epoch, found: statement.number.epoch });
         }
-        if statement.target != *target {
-            return Err(VerifyError::Target { mine: target.clone(), found: statement.target });
-        }
         let floor = floors.runner(target);
         if statement.number < floor {
             return Err(VerifyError::Counter { floor, found: statement.number });
         }
-        if statement.module != want.module || subject != want.module.digest {
-            return Err(VerifyError::Mismatch("module"));
-        }
+        same_runner(&statement, &subject, want, target)?;
+        Ok(Verified(statement))
+    }
+
+    /// The runner statement of what this gateway installed before, once more after a restart, as
+    /// [`installed_release`](Self::installed_release).
+    pub fn installed_runner(
+        &self,
+        want: &RunnerRef,
+        target: &TargetName,
+        root: &Verified<TrustRoot>,
+    ) -> Result<Verified<RunnerStatement>, VerifyError> {
+        let (statement, subject) =
+            verify_statement::<RunnerStatement>(self.0, RUNNER_PREDICATE, role(root, Role::Runtime)?)?;
+        same_runner(&statement, &subject, want, target)?;
         Ok(Verified(statement))
     }
 }
@@ -365,6 +375,21 @@ fn is_name(name: &str) -> bool {
 /// OCI distribution's `name`, as far as ours go: parts between slashes.
 fn is_repository(repository: &str) -> bool {
     repository.len() <= 255 && repository.split('/').all(is_name)
+}
+
+fn same_runner(
+    statement: &RunnerStatement,
+    subject: &Digest,
+    want: &RunnerRef,
+    target: &TargetName,
+) -> Result<(), VerifyError> {
+    if statement.target != *target {
+        return Err(VerifyError::Target { mine: target.clone(), found: statement.target.clone() });
+    }
+    if statement.module != want.module || *subject != want.module.digest {
+        return Err(VerifyError::Mismatch("module"));
+    }
+    Ok(())
 }
 
 fn same_release(

@@ -570,6 +570,17 @@ fn what_was_installed_is_accepted_again_after_a_restart() {
     let foreign = signed(|w| w.release_key = STRANGER);
     let foreign = Unverified::new(foreign["release.json"].as_slice());
     assert!(foreign.installed_release(&want, deployment, target, &root).is_err());
+
+    let want = assignment.runner.unwrap();
+    let bytes = Unverified::new(good["runner.json"].as_slice());
+    assert!(bytes.runner(&want, target, &root, &Floors::default()).is_err());
+    assert!(bytes.installed_runner(&want, target, &root).is_ok());
+    assert!(bytes.installed_runner(&want, &"x86-64".parse().unwrap(), &root).is_err());
+    let other = RunnerRef { module: want.statement.clone(), ..want.clone() };
+    assert!(bytes.installed_runner(&other, target, &root).is_err());
+    let by_release_key = signed(|w| w.runner_key = RELEASE);
+    let by_release_key = Unverified::new(by_release_key["runner.json"].as_slice());
+    assert!(by_release_key.installed_runner(&want, target, &root).is_err());
 }
 
 /// A gateway whose target changes (`cpu_features.deny`) takes the other target's first runner, whatever its number; it goes

@@ -119,7 +119,7 @@ pub fn main() -> anyhow::Result<()> {
         }
         Command::Status { output, common } => {
             let config = common.load()?;
-            let status = status::gather(&StateDir::read_only(&config.state))?;
+            let status = status::gather(&StateDir::read_only(&config.state)?)?;
             match output {
                 Output::Table => say(&status::table(&status)),
                 Output::Json => say(&format!("{status:#}\n")),

@@ -51,6 +51,7 @@ pub struct Serve {
     pub http: String,
     pub max_request_bytes: u64,
     pub max_connections: u32,
+    pub body_seconds: u64,
     pub drain_seconds: u64,
 }
 
@@ -105,7 +106,13 @@ impl Default for Config {
 
 impl Default for Serve {
     fn default() -> Self {
-        Self { http: "127.0.0.1:8000".to_owned(), max_request_bytes: 16 << 20, max_connections: 256, drain_seconds: 30 }
+        Self {
+            http: "127.0.0.1:8000".to_owned(),
+            max_request_bytes: 16 << 20,
+            max_connections: 256,
+            body_seconds: 30,
+            drain_seconds: 30,
+        }
     }
 }
 
@@ -215,6 +222,7 @@ pub const KEYS: &[Key] = &[
     ),
     key("serve.max_request_bytes", BYTES, "16777216", "Larger requests are refused with 413."),
     key("serve.max_connections", NUMBER, "256", "More clients at once wait to be accepted."),
+    key("serve.body_seconds", SECONDS, "30", "A request's body arrives within so long, or its client is told 408."),
     key("serve.drain_seconds", SECONDS, "30", "After SIGTERM, requests in flight have so long to end."),
     key("fetch.retry_seconds", SECONDS, "5", "Pause before a download that was cut off goes on from where it stopped."),
     key(

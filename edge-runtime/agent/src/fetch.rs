@@ -1,21 +1,24 @@
 //! Bringing blobs and statements here: resumed by Range, verified as they stream.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ballast_bundle::protocol::FailureReason;
 use ballast_bundle::{
-    Blob, DeploymentRef, Digest, Floors, ReleaseRef, ReleaseStatement, RunnerRef, RunnerStatement, TargetName,
-    TrustRoot, Unverified, Verified,
+    Blob, DeploymentRef, Floors, MAX_STATEMENT_BYTES, ReleaseLayers, ReleaseRef, RunnerRef, TargetName, Unverified,
 };
+use bytes::Bytes;
 use hyper::StatusCode;
+use tokio::sync::mpsc;
 
-use crate::blobs::{BlobError, Store};
 use crate::client::{self, Client, ClientError};
+use crate::error::in_full;
+use crate::identity::Roots;
+use crate::installed::{Accepted, InstalledRelease, InstalledRunner, RunnerRecord};
+use crate::store::{BlobError, Partial, Reservation, Store};
 
-/// A Sigstore bundle with one statement is a few KiB.
-const MAX_STATEMENT: u64 = 1 << 20;
+/// Pieces of a body that wait for the disk; the network waits for the rest.
+const PIECES: usize = 4;
 
 /// What fetching needs to know.
 #[derive(Clone)]
@@ -44,56 +47,90 @@ impl FetchError {
     }
 }
 
+/// What was fetched, and the room it holds until somebody names it.
+pub(crate) struct Fetched<T> {
+    pub(crate) installed: T,
+    pub(crate) room: Vec<Reservation>,
+}
+
 impl Source {
-    /// The verified statement of a release.
-    pub(crate) async fn statement(
+    /// A release for a new install: its statement, verified, and with `layers` every byte that it names.
+    pub(crate) async fn release(
         &self,
         want: &ReleaseRef,
         deployment: &DeploymentRef,
-        target: &TargetName,
-        root: &Verified<TrustRoot>,
+        target: TargetName,
+        roots: &Roots,
         floors: &Floors,
-    ) -> Result<Verified<ReleaseStatement>, FetchError> {
-        let bytes = self.document(&want.repository, &want.statement).await?;
-        Unverified::new(&bytes[..])
-            .release(want, deployment, target, root, floors)
-            .map_err(|e| FetchError::Rejected(format!("release statement: {e}")))
+        layers: bool,
+    ) -> Result<Fetched<InstalledRelease>, FetchError> {
+        let (bytes, held) = self.document(&want.repository, &want.statement).await?;
+        let root = roots.newest();
+        let statement = Unverified::new(&bytes[..])
+            .release(want, deployment, &target, root, floors)
+            .map_err(|e| FetchError::Rejected(format!("release statement: {e}")))?;
+        let accepted = Accepted { target, root: root.version };
+        let installed = InstalledRelease { statement, accepted };
+        let mut room = vec![held];
+        if layers {
+            room.push(self.blobs(&want.repository, blobs_of(&installed.statement.layers)).await?);
+        }
+        Ok(Fetched { installed, room })
     }
 
-    /// The verified statement of a runner.
+    /// What was installed before, again: its statement or its layers were damaged on the disk.
+    pub(crate) async fn again(
+        &self,
+        release: &ReleaseRef,
+        deployment: &DeploymentRef,
+        accepted: Accepted,
+        roots: &Roots,
+    ) -> Result<Fetched<InstalledRelease>, FetchError> {
+        let (bytes, held) = self.document(&release.repository, &release.statement).await?;
+        let installed = InstalledRelease::verify(&bytes, roots, release, deployment, accepted);
+        let installed = installed.map_err(FetchError::Rejected)?;
+        let layers = self.blobs(&release.repository, blobs_of(&installed.statement.layers)).await?;
+        Ok(Fetched { installed, room: vec![held, layers] })
+    }
+
+    /// A new runner.
     pub(crate) async fn runner(
         &self,
-        want: &RunnerRef,
-        target: &TargetName,
-        root: &Verified<TrustRoot>,
+        want: RunnerRef,
+        target: TargetName,
+        roots: &Roots,
         floors: &Floors,
-    ) -> Result<Verified<RunnerStatement>, FetchError> {
-        let bytes = self.document(&want.repository, &want.statement).await?;
-        Unverified::new(&bytes[..])
-            .runner(want, target, root, floors)
-            .map_err(|e| FetchError::Rejected(format!("runner statement: {e}")))
+    ) -> Result<Fetched<InstalledRunner>, FetchError> {
+        let (bytes, held) = self.document(&want.repository, &want.statement).await?;
+        let root = roots.newest();
+        let statement = Unverified::new(&bytes[..])
+            .runner(&want, &target, root, floors)
+            .map_err(|e| FetchError::Rejected(format!("runner statement: {e}")))?;
+        let module = self.blobs(&want.repository, [&want.module]).await?;
+        let record = RunnerRecord { reference: want, accepted: Accepted { target, root: root.version } };
+        Ok(Fetched { installed: InstalledRunner { record, statement }, room: vec![held, module] })
     }
 
-    async fn document(&self, repository: &str, blob: &Blob) -> Result<Vec<u8>, FetchError> {
-        if blob.size > MAX_STATEMENT {
+    async fn document(&self, repository: &str, blob: &Blob) -> Result<(Vec<u8>, Reservation), FetchError> {
+        if blob.size > MAX_STATEMENT_BYTES as u64 {
             return Err(FetchError::Rejected(format!("a statement of {} bytes is no statement", blob.size)));
         }
-        self.blob(repository, blob).await?;
-        self.store.read(blob, MAX_STATEMENT).map_err(|e| FetchError::Rejected(e.to_string()))
+        let held = self.blobs(repository, [blob]).await?;
+        let bytes = self.store.read(blob, MAX_STATEMENT_BYTES).map_err(|e| FetchError::Rejected(in_full(&e)))?;
+        Ok((bytes, held))
     }
 
     /// All of `blobs` that are not here yet, once they fit.
-    pub(crate) async fn blobs(
+    async fn blobs<'a>(
         &self,
         repository: &str,
-        blobs: &[&Blob],
-        keep: &BTreeSet<Digest>,
-    ) -> Result<(), FetchError> {
-        self.store.make_room(blobs, keep).map_err(|e| FetchError::NoRoom(e.to_string()))?;
+        blobs: impl IntoIterator<Item = &'a Blob> + Clone,
+    ) -> Result<Reservation, FetchError> {
+        let held = self.store.reserve(blobs.clone()).map_err(|e| FetchError::NoRoom(e.to_string()))?;
         for blob in blobs {
             self.blob(repository, blob).await?;
         }
-        Ok(())
+        Ok(held)
     }
 
     /// One blob. Goes on after every cut; gives up only when the bytes are wrong.
@@ -119,12 +156,15 @@ impl Source {
         Ok(())
     }
 
+    /// Hashing and waiting for the disk are no work for the thread that serves.
     async fn attempt(&self, repository: &str, blob: &Blob) -> Result<(), Attempt> {
-        // Hashing what is here and waiting for the disk are no work for the thread that serves.
+        let alone = self.store.alone(&blob.digest).await;
+        if self.store.has(blob) {
+            return Ok(());
+        }
         let (store, wanted) = (Arc::clone(&self.store), blob.clone());
-        let mut partial = aside(move || store.resume(&wanted)).await?;
-        let resumed = partial.have() > 0;
-        if partial.have() < blob.size || blob.size == 0 {
+        let mut partial = aside(move || Ok(store.resume(&wanted, alone)?)).await?;
+        if partial.have() < blob.size {
             if !is_repository(repository) {
                 return Err(Attempt::Wrong("the assignment names a repository that is no path".to_owned()));
             }
@@ -133,23 +173,54 @@ impl Source {
             if partial.have() > 0 && response.status() != StatusCode::PARTIAL_CONTENT {
                 partial = partial.rewind()?;
             }
-            let wrong = |e: BlobError| if resumed { Attempt::from(e).of_resumed() } else { e.into() };
-            while let Some(bytes) = client::piece(&mut response).await? {
-                partial.append(&bytes).map_err(wrong)?;
+            let (send, receive) = mpsc::channel(PIECES);
+            let writing = tokio::task::spawn_blocking(move || write(partial, receive));
+            let ended = async {
+                // A full channel waits for the disk; a closed one means that the writer knows why.
+                while let Some(piece) = client::piece(&mut response).await? {
+                    if send.send(piece).await.is_err() {
+                        break;
+                    }
+                }
+                Ok(())
             }
+            .await;
+            drop(send);
+            // What came before the cut is kept, and the next attempt goes on from there.
+            partial = writing.await.map_err(|e| Attempt::Later(e.to_string(), None))??;
+            ended.map_err(|e: ClientError| Attempt::from(e))?;
             if partial.have() < blob.size {
                 return Err(Attempt::Later("the connection ended early".to_owned(), None));
             }
         }
-        let finished = aside(move || Ok(partial.finish())).await?;
-        finished.map_err(|e| if resumed { Attempt::from(e).of_resumed() } else { e.into() })
+        let resumed = partial.resumed();
+        aside(move || partial.finish().map_err(|e| wrong(e, resumed))).await
     }
 }
 
+/// Takes a body's pieces to the disk, on a thread of its own.
+fn write(mut partial: Partial, mut pieces: mpsc::Receiver<Bytes>) -> Result<Partial, Attempt> {
+    while let Some(piece) = pieces.blocking_recv() {
+        let resumed = partial.resumed();
+        partial.append(&piece).map_err(|e| wrong(e, resumed))?;
+    }
+    Ok(partial)
+}
+
+fn wrong(error: BlobError, resumed: bool) -> Attempt {
+    let attempt = Attempt::from(error);
+    if resumed { attempt.of_resumed() } else { attempt }
+}
+
+/// The blobs of a release, the largest last.
+pub(crate) fn blobs_of(layers: &ReleaseLayers) -> [&Blob; 4] {
+    [&layers.contract, &layers.plan, &layers.golden, &layers.weights]
+}
+
 /// Does `work` on a thread that may block.
-async fn aside<T: Send + 'static>(work: impl FnOnce() -> Result<T, BlobError> + Send + 'static) -> Result<T, Attempt> {
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> Result<T, Attempt> + Send + 'static) -> Result<T, Attempt> {
     match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done.map_err(Attempt::from),
+        Ok(done) => done,
         Err(error) => Err(Attempt::Later(error.to_string(), None)),
     }
 }
@@ -183,13 +254,12 @@ impl Attempt {
 
 impl From<BlobError> for Attempt {
     fn from(error: BlobError) -> Self {
+        let message = in_full(&error);
         match error {
-            BlobError::Verify { .. } => Self::Wrong(error.to_string()),
-            BlobError::Full { .. } => Self::Full(error.to_string()),
-            BlobError::Io { ref source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
-                Self::Full(error.to_string())
-            }
-            BlobError::Io { .. } => Self::Later(error.to_string(), None),
+            BlobError::Verify { .. } => Self::Wrong(message),
+            BlobError::Full { .. } => Self::Full(message),
+            BlobError::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => Self::Full(message),
+            BlobError::Io { .. } => Self::Later(message, None),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Who this gateway is: key (0600), certificate, and the trust roots walked so far.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ballast_bundle::protocol::Identity;
@@ -24,7 +25,7 @@ pub(crate) enum IdentityError {
     NotEnrolled(String),
     #[error("the key cannot be made or read: {0}")]
     Key(String),
-    #[error("the trust root was not accepted: {0}")]
+    #[error("the trust root was not accepted")]
     Root(#[from] VerifyError),
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -46,12 +47,41 @@ struct Record {
     first_root: u64,
 }
 
+/// The trust roots walked so far. The newest one judges what is new; what was installed under an earlier one is proved by
+/// that one at every start, whoever's key was exchanged since.
+#[derive(Debug, Clone)]
+pub(crate) struct Roots {
+    newest: Arc<Verified<TrustRoot>>,
+    by_version: BTreeMap<u64, Arc<Verified<TrustRoot>>>,
+}
+
+impl Roots {
+    fn new(first: Verified<TrustRoot>) -> Self {
+        let newest = Arc::new(first);
+        Self { by_version: BTreeMap::from([(newest.version, Arc::clone(&newest))]), newest }
+    }
+
+    fn walk(&mut self, next: Verified<TrustRoot>) {
+        self.newest = Arc::new(next);
+        self.by_version.insert(self.newest.version, Arc::clone(&self.newest));
+    }
+
+    pub(crate) fn newest(&self) -> &Arc<Verified<TrustRoot>> {
+        &self.newest
+    }
+
+    /// The root of that version, or the newest where it is not here any more.
+    pub(crate) fn of_version(&self, version: u64) -> &Arc<Verified<TrustRoot>> {
+        self.by_version.get(&version).unwrap_or(&self.newest)
+    }
+}
+
 /// An enrolled gateway.
 #[derive(Debug, Clone)]
 pub(crate) struct Enrolled {
     record: Record,
     key: String,
-    root: Verified<TrustRoot>,
+    roots: Roots,
 }
 
 /// The key, made at first use: whoever enrols again with it gets the same gateway.
@@ -88,7 +118,7 @@ impl Enrolled {
         };
         dir.write(RECORD, &record)?;
         let key = key(dir)?.serialize_pem();
-        Ok(Self { record, key, root })
+        Ok(Self { record, key, roots: Roots::new(root) })
     }
 
     /// What is in the state directory; walks the roots again, one by one.
@@ -98,18 +128,18 @@ impl Enrolled {
         let key = key(dir)?.serialize_pem();
         let missing = || IdentityError::NotEnrolled(dir.root().display().to_string());
         let first: RootFile = dir.read(&root_file(record.first_root))?.ok_or_else(missing)?;
-        let mut root = Unverified::new(first.envelope).first_root()?;
-        while let Some(next) = dir.read::<RootFile>(&root_file(root.version.saturating_add(1)))? {
-            root = Unverified::new(next.envelope).next_root(&root)?;
+        let mut roots = Roots::new(Unverified::new(first.envelope).first_root()?);
+        while let Some(next) = dir.read::<RootFile>(&root_file(roots.newest.version.saturating_add(1)))? {
+            roots.walk(Unverified::new(next.envelope).next_root(&roots.newest)?);
         }
-        Ok(Self { record, key, root })
+        Ok(Self { record, key, roots })
     }
 
     /// One root further.
     pub(crate) fn walk(&mut self, dir: &StateDir, envelope: Envelope) -> Result<(), IdentityError> {
-        let next = Unverified::new(envelope.clone()).next_root(&self.root)?;
+        let next = Unverified::new(envelope.clone()).next_root(self.root())?;
         dir.write(&root_file(next.version), &RootFile { format: FORMAT, envelope })?;
-        self.root = next;
+        self.roots.walk(next);
         Ok(())
     }
 
@@ -124,7 +154,7 @@ impl Enrolled {
 
     pub(crate) fn audience(&self) -> Audience {
         Audience {
-            fleet: self.root.fleet.clone(),
+            fleet: self.root().fleet.clone(),
             namespace: self.record.namespace.clone(),
             gateway: self.record.gateway.clone(),
         }
@@ -134,13 +164,18 @@ impl Enrolled {
         &self.record.gateway
     }
 
+    /// The newest root.
     pub(crate) fn root(&self) -> &Verified<TrustRoot> {
-        &self.root
+        &self.roots.newest
+    }
+
+    pub(crate) fn roots(&self) -> &Roots {
+        &self.roots
     }
 
     /// The trust root's endpoints, then the one it enrolled at.
     pub(crate) fn endpoints(&self) -> Vec<String> {
-        let mut all = self.root.endpoints.clone();
+        let mut all = self.root().endpoints.clone();
         if !all.contains(&self.record.endpoint) {
             all.push(self.record.endpoint.clone());
         }
@@ -148,7 +183,7 @@ impl Enrolled {
     }
 
     pub(crate) fn tls(&self, clock: Arc<Clock>) -> Result<Arc<ClientConfig>, IdentityError> {
-        Ok(tls::mutual(&self.root.ca, &self.record.certificate, &self.key, clock)?)
+        Ok(tls::mutual(&self.root().ca, &self.record.certificate, &self.key, clock)?)
     }
 
     /// When two thirds of the certificate's life are over, in Unix milliseconds.

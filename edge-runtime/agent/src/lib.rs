@@ -13,13 +13,14 @@
 pub mod cli;
 pub mod config;
 
-mod blobs;
 mod client;
 mod driver;
 mod enroll;
+mod error;
 mod facts;
 mod fetch;
 mod identity;
+mod installed;
 mod loaded;
 mod metrics;
 mod probe;
@@ -28,6 +29,7 @@ mod runner;
 mod serve;
 mod state;
 mod status;
+mod store;
 mod sync;
 mod time;
 mod tls;

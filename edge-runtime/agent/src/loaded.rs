@@ -8,18 +8,18 @@ use std::time::Duration;
 
 use ballast_bundle::golden::{Golden, MAX_GOLDEN_BYTES};
 use ballast_bundle::protocol::FailureReason;
-use ballast_bundle::{Contract, ReleaseLayers, ReleaseRef, TargetName};
+use ballast_bundle::{Contract, MAX_CONTRACT_BYTES, ReleaseRef, ReleaseStatement, Unverified, Verified, VerifyError};
 use ballast_sandbox::{Answer, Fault, Pool, Program, ProgramSpec, Request, SubmitError, Weights};
 use ballast_slots::ReleaseId;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use crate::blobs::Store;
+use crate::error::in_full;
 use crate::metrics::Stats;
 use crate::runner::Runner;
+use crate::store::{BlobError, Store};
 
-const MAX_CONTRACT: u64 = 1 << 20;
-const MAX_PLAN: u64 = 64 << 20;
+const MAX_PLAN: usize = 64 << 20;
 
 /// Why a release cannot be loaded.
 #[derive(Debug, Clone)]
@@ -36,7 +36,7 @@ fn unloadable(reason: FailureReason, message: impl std::fmt::Display) -> Unloada
 pub(crate) struct Prepared {
     deployment: String,
     release: ReleaseRef,
-    contract: Contract,
+    contract: Verified<Contract>,
     golden: Golden,
     program: Program,
 }
@@ -46,7 +46,7 @@ pub(crate) struct Loaded {
     /// Whose release it is: the state machine's name.
     pub(crate) deployment: String,
     pub(crate) release: ReleaseRef,
-    pub(crate) contract: Contract,
+    pub(crate) contract: Verified<Contract>,
     pub(crate) golden: Golden,
     pub(crate) stats: Stats,
     /// Golden vectors that were wrong when it was probed, within what the contract allows.
@@ -57,29 +57,27 @@ pub(crate) struct Loaded {
     gave_back: Arc<AtomicBool>,
 }
 
-/// Reads a release's layers out of the store, verifying each again through the file that is used.
+/// Reads the layers that a statement names out of the store, verifying each again through the file that is used.
 pub(crate) fn prepare(
     store: &Store,
     release: &ReleaseRef,
-    layers: &ReleaseLayers,
-    (deployment, model): (&str, &str),
-    target: Option<&TargetName>,
+    statement: &Verified<ReleaseStatement>,
+    model: &str,
     runner: &Runner,
 ) -> Result<Prepared, Unloadable> {
-    let damaged = |e: crate::blobs::BlobError| unloadable(FailureReason::VerificationFailed, e);
+    let damaged = |e: BlobError| unloadable(FailureReason::VerificationFailed, in_full(&e));
     let invalid = |what: &str, e: &dyn std::fmt::Display| {
         unloadable(FailureReason::InvalidBundle, format!("the bundle's {what} cannot be used: {e}"))
     };
-    let contract = store.read(&layers.contract, MAX_CONTRACT).map_err(damaged)?;
-    let contract: Contract = serde_json::from_slice(&contract).map_err(|e| invalid("contract", &e))?;
-    if contract.model != model || contract.version != release.version {
-        return Err(invalid("contract", &"it names another model or version than the assignment"));
-    }
-    if target.is_some_and(|t| contract.target != *t) {
-        return Err(invalid("contract", &format!("it is for target {}", contract.target)));
+    let layers = &statement.layers;
+    let contract = store.read(&layers.contract, MAX_CONTRACT_BYTES).map_err(damaged)?;
+    let contract = Unverified::new(&contract[..]).contract(statement);
+    let contract = contract.map_err(|e: VerifyError| invalid("contract", &e))?;
+    if contract.model != model {
+        return Err(invalid("contract", &format!("it is of model {}, the assignment serves {model}", contract.model)));
     }
     runner.runs(&contract).map_err(|e| invalid("plan", &e))?;
-    let golden = store.read(&layers.golden, MAX_GOLDEN_BYTES as u64).map_err(damaged)?;
+    let golden = store.read(&layers.golden, MAX_GOLDEN_BYTES).map_err(damaged)?;
     let golden = Golden::of_bundle(&golden, &contract).map_err(|e| invalid("golden vectors", &e))?;
     let plan: Arc<[u8]> = store.read(&layers.plan, MAX_PLAN).map_err(damaged)?.into();
     let weights: File = store.open(&layers.weights).map_err(damaged)?;
@@ -92,7 +90,8 @@ pub(crate) fn prepare(
         finite_outputs: contract.verification.finite_outputs,
     };
     let program = Program::new(&runner.engine, &runner.module, spec).map_err(|e| unloadable(e.reason(), e))?;
-    Ok(Prepared { deployment: deployment.to_owned(), release: release.clone(), contract, golden, program })
+    let deployment = statement.deployment.name.clone();
+    Ok(Prepared { deployment, release: release.clone(), contract, golden, program })
 }
 
 impl Prepared {

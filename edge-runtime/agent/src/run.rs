@@ -6,15 +6,15 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
-use crate::blobs::Store;
 use crate::client::Client;
 use crate::config::Config;
 use crate::driver::{Board, Driver, Input, Parts};
 use crate::fetch::Source;
 use crate::identity::Enrolled;
 use crate::metrics::Metrics;
-use crate::serve::{Router, Server, bind, service};
-use crate::state::StateDir;
+use crate::serve::{BodyLimits, Router, Server, bind, service};
+use crate::state::{BLOBS, StateDir};
+use crate::store::Store;
 use crate::time::Clock;
 use crate::{facts, sync};
 
@@ -40,7 +40,7 @@ pub(crate) async fn run(config: Config, dir: StateDir) -> anyhow::Result<()> {
     let disk = facts::disk_budget(&config, dir.root());
     let source = Source {
         client: Arc::clone(&client),
-        store: Arc::new(Store::new(dir.path("blobs/sha256"), disk)),
+        store: Arc::new(Store::new(dir.path(BLOBS), disk)),
         retry: Duration::from_secs(config.fetch.retry_seconds),
     };
     let (send, inputs) = mpsc::unbounded_channel();
@@ -55,7 +55,7 @@ pub(crate) async fn run(config: Config, dir: StateDir) -> anyhow::Result<()> {
         clock: Arc::clone(&clock),
         memory_budget: facts::memory_budget(&config),
         denied: config.cpu_features.deny.clone(),
-        root: enrolled.root().clone(),
+        roots: enrolled.roots().clone(),
         target: in_force.as_ref().map(|p| p.target.clone()),
         send: send.clone(),
     };
@@ -66,14 +66,17 @@ pub(crate) async fn run(config: Config, dir: StateDir) -> anyhow::Result<()> {
     let handed_over = kept.is_some();
     let driver = Driver::boot(parts)?;
     if let Some((assignment, expires)) = kept {
-        let _ = send.send(Input::Assignment(Box::new((assignment, enrolled.root().clone(), expires))));
+        let _ = send.send(Input::Assignment(Box::new((assignment, enrolled.roots().clone(), expires))));
     }
     let driving = tokio::spawn(driver.run(inputs));
 
     let (stop, stopping) = watch::channel(false);
     let server = Server {
         service: Arc::new(service(router, Arc::clone(&metrics), send.clone())),
-        max_request: usize::try_from(config.serve.max_request_bytes).unwrap_or(usize::MAX),
+        body: BodyLimits {
+            size: usize::try_from(config.serve.max_request_bytes).unwrap_or(usize::MAX),
+            time: Duration::from_secs(config.serve.body_seconds.max(1)),
+        },
         max_connections: config.serve.max_connections.max(1) as usize,
         drain: Duration::from_secs(config.serve.drain_seconds),
     };

@@ -1,44 +1,91 @@
 //! The runner: the only native code that enters a gateway, and only under the runtime role's signature.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 
-use ballast_bundle::{Contract, Digest, RunnerRef, RunnerStatement, TargetName};
+use ballast_bundle::{Contract, Digest, Floors, MAX_STATEMENT_BYTES, ReleaseNumber, TargetName};
 use ballast_sandbox::{Engine, EngineProfile, Module};
 use serde::{Deserialize, Serialize};
 
-use crate::blobs::Store;
+use crate::error::in_full;
+use crate::identity::Roots;
+use crate::installed::{InstalledRunner, RunnerRecord};
+use crate::state::{StateDir, StateError};
+use crate::store::Store;
+
+const FILE: &str = "runner.json";
+/// Modules that are remembered as refused.
+const MAX_REJECTED: usize = 32;
 
 /// `runner.json`: the runner in force, and those that did not stand the probe.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct RunnerFile {
-    pub(crate) format: u32,
+    format: u32,
     pub(crate) active: Option<RunnerRecord>,
     /// Modules that were refused here; never tried again.
-    pub(crate) rejected: Vec<Digest>,
+    rejected: Vec<Digest>,
+    /// Of each target that this gateway ever had: below it, a runner is a replay.
+    floors: BTreeMap<TargetName, ReleaseNumber>,
 }
 
-/// A runner that was verified.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct RunnerRecord {
-    pub(crate) reference: RunnerRef,
-    pub(crate) statement: RunnerStatement,
-    pub(crate) target: TargetName,
+impl RunnerFile {
+    pub(crate) fn read(dir: &StateDir) -> Result<Self, StateError> {
+        let empty =
+            || Self { format: crate::state::FORMAT, active: None, rejected: Vec::new(), floors: BTreeMap::new() };
+        Ok(dir.read(FILE)?.unwrap_or_else(empty))
+    }
+
+    pub(crate) fn write(&self, dir: &StateDir) -> Result<(), StateError> {
+        dir.write(FILE, self)
+    }
+
+    /// The floors that a new runner is held against.
+    pub(crate) fn floors(&self) -> Floors {
+        Floors { runners: self.floors.clone(), ..Floors::default() }
+    }
+
+    pub(crate) fn refuses(&self, module: &Digest) -> bool {
+        self.rejected.contains(module)
+    }
+
+    /// This runner from now on; nothing older of its target.
+    pub(crate) fn activate(&mut self, runner: &InstalledRunner) {
+        self.raise(&runner.statement.target, runner.statement.number);
+        self.active = Some(runner.record.clone());
+    }
+
+    fn raise(&mut self, target: &TargetName, number: ReleaseNumber) {
+        let mut floors = self.floors();
+        floors.raise_runner(target, number);
+        self.floors = floors.runners;
+    }
+
+    pub(crate) fn reject(&mut self, module: Digest) {
+        self.rejected.push(module);
+        let extra = self.rejected.len().saturating_sub(MAX_REJECTED);
+        self.rejected.drain(..extra);
+    }
 }
 
 /// A runner, mapped and ready.
 #[derive(Debug)]
 pub(crate) struct Runner {
-    pub(crate) record: RunnerRecord,
+    pub(crate) installed: InstalledRunner,
     pub(crate) engine: Engine,
     pub(crate) module: Module,
 }
 
 impl Runner {
+    /// The runner that was in force before a start, its statement proved again.
+    pub(crate) fn again(store: &Store, roots: &Roots, record: RunnerRecord, denied: &[String]) -> Result<Self, String> {
+        let bytes = store.read(&record.reference.statement, MAX_STATEMENT_BYTES).map_err(|e| in_full(&e))?;
+        Self::load(store, InstalledRunner::verify(&bytes, roots, record)?, denied)
+    }
+
     /// Maps the module. Its bytes are verified through the very file that is mapped.
-    pub(crate) fn load(store: &Store, record: RunnerRecord, denied: &[String]) -> Result<Self, String> {
-        let statement = &record.statement;
+    pub(crate) fn load(store: &Store, installed: InstalledRunner, denied: &[String]) -> Result<Self, String> {
+        let statement = &installed.statement;
         if statement.engine != EngineProfile::engine_version() {
             let has = EngineProfile::engine_version();
             return Err(format!("the runner was made for {}, and this is {has}", statement.engine));
@@ -51,17 +98,17 @@ impl Runner {
             return Err("the runner was made for other settings of the engine".to_owned());
         }
         let engine = Engine::new(&profile).map_err(|e| e.to_string())?;
-        let file: File = store.open(&statement.module).map_err(|e| e.to_string())?;
+        let file: File = store.open(&statement.module).map_err(|e| in_full(&e))?;
         // SAFETY: the statement is the runtime role's, the store has just compared this open file with the digest that it names,
         // and blobs are written once.
         #[allow(unsafe_code)]
         let module = unsafe { engine.load(&file) }.map_err(|e| e.to_string())?;
-        Ok(Self { record, engine, module })
+        Ok(Self { installed, engine, module })
     }
 
     /// Whether it speaks what a bundle needs.
     pub(crate) fn runs(&self, contract: &Contract) -> Result<(), String> {
-        let statement = &self.record.statement;
+        let statement = &self.installed.statement;
         let (has, needs) = (statement.abi, contract.abi);
         if has >> 16 != needs >> 16 || has & 0xffff < needs & 0xffff {
             return Err(format!(
@@ -76,5 +123,29 @@ impl Runner {
             return Err(format!("it has format {}, the runner runs {:?}", contract.plan_major, statement.plan_majors));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ballast_bundle::Counter;
+
+    use super::*;
+
+    /// A gateway that goes from one target to another and back does not forget what the first had.
+    #[test]
+    fn every_target_keeps_its_floor() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = StateDir::lock(dir.path()).unwrap();
+        let mut file = RunnerFile::read(&dir).unwrap();
+        let target = |name: &str| name.parse::<TargetName>().unwrap();
+        let number = |counter| ReleaseNumber { epoch: 1, counter: Counter(counter) };
+        for (name, counter) in [("x86-64-v3", 7), ("x86-64", 2), ("x86-64-v3", 5)] {
+            file.raise(&target(name), number(counter));
+            file.write(&dir).unwrap();
+            file = RunnerFile::read(&dir).unwrap();
+        }
+        assert_eq!(file.floors().runner(&target("x86-64-v3")), number(7));
+        assert_eq!(file.floors().runner(&target("x86-64")), number(2));
     }
 }

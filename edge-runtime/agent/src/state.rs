@@ -26,6 +26,12 @@ pub(crate) enum StateError {
         "the state directory {path} is in use by a running ballast-edge{process}; stop it first, or choose another with --state"
     )]
     Held { path: PathBuf, process: String },
+    #[error("the state directory {path} cannot be read; name the one that ballast-edge runs with: --state DIR")]
+    Absent {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error("{path} cannot be {action}")]
     Io {
         path: PathBuf,
@@ -38,6 +44,9 @@ pub(crate) enum StateError {
     #[error("{path} has format {found}, this version reads {FORMAT}; install a newer ballast-edge")]
     Format { path: PathBuf, found: u64 },
 }
+
+/// Where the store's blobs are.
+pub(crate) const BLOBS: &str = "blobs/sha256";
 
 /// Version of every file's format.
 pub(crate) const FORMAT: u32 = 1;
@@ -77,7 +86,7 @@ impl StateDir {
         }
         file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(not_writable)?;
         let dir = Self { root: root.to_owned(), _lock: Some(file) };
-        for below in ["identity", "roots", "slots", "blobs/sha256"] {
+        for below in ["identity", "roots", "slots", BLOBS] {
             let path = dir.path(below);
             DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(not_writable)?;
         }
@@ -85,8 +94,11 @@ impl StateDir {
     }
 
     /// For reading only, beside a running process.
-    pub(crate) fn read_only(root: &Path) -> Self {
-        Self { root: root.to_owned(), _lock: None }
+    pub(crate) fn read_only(root: &Path) -> Result<Self, StateError> {
+        match fs::read_dir(root) {
+            Ok(_) => Ok(Self { root: root.to_owned(), _lock: None }),
+            Err(source) => Err(StateError::Absent { path: root.to_owned(), source }),
+        }
     }
 
     pub(crate) fn path(&self, below: &str) -> PathBuf {

@@ -1,17 +1,22 @@
 //! `ballast-edge status`: what the state directory says, beside a running process or without one.
 
+use std::path::Path;
+
 use ballast_slots::{Held, ReleaseId, State};
 use serde_json::{Value, json};
 
 use crate::driver::slot_files;
-use crate::identity::{Enrolled, IdentityError};
+use crate::error::in_full;
+use crate::identity::{Enrolled, IdentityError, Roots};
+use crate::installed::{InstalledRunner, RunnerRecord};
 use crate::runner::RunnerFile;
-use crate::state::{StateDir, StateError};
-use crate::sync;
+use crate::state::{BLOBS, StateDir, StateError};
+use crate::{store, sync};
 
 /// Everything, as JSON.
 pub(crate) fn gather(dir: &StateDir) -> Result<Value, StateError> {
-    let gateway = match Enrolled::load(dir) {
+    let enrolled = Enrolled::load(dir);
+    let gateway = match &enrolled {
         Ok(enrolled) => json!({
             "id": enrolled.gateway(),
             "namespace": enrolled.audience().namespace,
@@ -20,8 +25,7 @@ pub(crate) fn gather(dir: &StateDir) -> Result<Value, StateError> {
             "rootVersion": enrolled.root().version,
         }),
         Err(IdentityError::NotEnrolled(_)) => Value::Null,
-        Err(IdentityError::State(error)) => return Err(error),
-        Err(error) => json!({"error": error.to_string()}),
+        Err(error) => json!({"error": in_full(error)}),
     };
     let pointer = sync::pointer(dir)?.map(|p| {
         json!({
@@ -32,9 +36,10 @@ pub(crate) fn gather(dir: &StateDir) -> Result<Value, StateError> {
             "target": p.target,
         })
     });
-    let runner = dir.read::<RunnerFile>("runner.json")?.and_then(|r| r.active).map(|r| {
-        json!({"module": r.reference.module.digest, "engine": r.statement.engine, "cpuFeatures": r.statement.cpu_features})
-    });
+    let runner = match (RunnerFile::read(dir)?.active, &enrolled) {
+        (Some(record), Ok(enrolled)) => Some(runner(dir, record, enrolled.roots())),
+        (Some(_), Err(_)) | (None, _) => None,
+    };
     let http = dir.read_bytes("http")?.and_then(|b| String::from_utf8(b).ok()).map(|t| t.trim().to_owned());
     let slots = slot_files(dir)?;
     let deployments: Vec<Value> = slots.iter().map(|file| deployment(&file.state, &file.rollback_micros)).collect();
@@ -46,6 +51,22 @@ pub(crate) fn gather(dir: &StateDir) -> Result<Value, StateError> {
         "runner": runner,
         "deployments": deployments,
     }))
+}
+
+/// Verified as `run` does it, and without touching the store: that is the running process's.
+fn runner(dir: &StateDir, record: RunnerRecord, roots: &Roots) -> Value {
+    let module = record.reference.module.digest;
+    let path = store::path(Path::new(BLOBS), &record.reference.statement.digest);
+    let bytes = dir.read_bytes(&path.to_string_lossy()).map_err(|e| in_full(&e));
+    let verified = bytes
+        .and_then(|bytes| bytes.ok_or_else(|| "its statement is not in the store".to_owned()))
+        .and_then(|bytes| InstalledRunner::verify(&bytes, roots, record));
+    match verified {
+        Ok(InstalledRunner { statement, .. }) => {
+            json!({"module": module, "engine": statement.engine, "cpuFeatures": statement.cpu_features})
+        }
+        Err(error) => json!({"module": module, "error": error}),
+    }
 }
 
 fn deployment(state: &State, micros: &[(ReleaseId, u64)]) -> Value {
@@ -92,12 +113,14 @@ pub(crate) fn table(status: &Value) -> String {
     let mut line = |name: &str, value: &Value| out.push_str(&format!("{name:<10} {}\n", text(value)));
     if status["gateway"].is_null() {
         line("gateway", &json!("not enrolled; run ballast-edge enroll"));
+    } else if let Some(error) = status.pointer("/gateway/error") {
+        line("gateway", error);
     } else {
         line("gateway", at(status, "/gateway/id"));
     }
     line("serving", &status["http"]);
     line("target", at(status, "/pointer/target"));
-    line("engine", at(status, "/runner/engine"));
+    line("engine", status.pointer("/runner/error").unwrap_or_else(|| at(status, "/runner/engine")));
     let empty = Vec::new();
     let deployments = status["deployments"].as_array().unwrap_or(&empty);
     out.push_str(&format!(

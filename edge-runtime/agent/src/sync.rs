@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use crate::client::{Client, ClientError};
 use crate::config::Config;
 use crate::driver::{Board, Input};
+use crate::error::in_full;
 use crate::facts;
 use crate::identity::{self, Enrolled, IdentityError};
 use crate::metrics::Metrics;
@@ -83,7 +84,7 @@ enum SyncError {
     Identity(#[from] IdentityError),
     #[error(transparent)]
     State(#[from] StateError),
-    #[error("the operator's document was not accepted: {0}")]
+    #[error("the operator's document was not accepted")]
     Verify(#[from] VerifyError),
     #[error("the operator sent another document under the same sequence")]
     Replaced,
@@ -123,7 +124,12 @@ impl Loop {
                 Err(error) => {
                     failures = failures.saturating_add(1);
                     if failures == 1 || failures.is_multiple_of(100) {
-                        tracing::warn!(%error, failures, "sync failed; what serves goes on, and so do the attempts");
+                        let why = in_full(&error);
+                        tracing::warn!(
+                            error = why,
+                            failures,
+                            "sync failed; what serves goes on, and so do the attempts"
+                        );
                     }
                     self.backoff(&error, wait, failures)
                 }
@@ -195,7 +201,7 @@ impl Loop {
                 tracing::info!("the gateway's certificate was renewed");
             }
             // There is a third of its life left to try again.
-            Err(error) => tracing::warn!(%error, "the gateway's certificate could not be renewed now"),
+            Err(error) => tracing::warn!(error = in_full(&error), "the gateway's certificate could not be renewed now"),
         }
         Ok(())
     }
@@ -231,8 +237,9 @@ impl Loop {
         if let Some(known) = &self.in_force {
             (floors.epoch, floors.sequence) = (known.epoch, known.sequence);
         }
-        let (root, audience) = (self.enrolled.root().clone(), self.enrolled.audience());
-        let pointer = Unverified::new(envelope.clone()).pointer(&root, &audience, &floors, self.clock.now())?;
+        let (roots, audience) = (self.enrolled.roots().clone(), self.enrolled.audience());
+        let pointer =
+            Unverified::new(envelope.clone()).pointer(roots.newest(), &audience, &floors, self.clock.now())?;
         if let Some(known) = &self.in_force
             && (pointer.epoch, pointer.sequence) == (known.epoch, known.sequence)
         {
@@ -265,7 +272,7 @@ impl Loop {
         if !same {
             tracing::info!(assignment = %pointer.assignment.digest, sequence = %pointer.sequence, "assignment in force");
         }
-        let _ = self.driver.send(Input::Assignment(Box::new((assignment, root, pointer.expires))));
+        let _ = self.driver.send(Input::Assignment(Box::new((assignment, roots, pointer.expires))));
         Ok(())
     }
 }

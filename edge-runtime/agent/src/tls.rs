@@ -32,7 +32,7 @@ pub(crate) fn pinned(ca: Digest, clock: Arc<Clock>) -> Result<Arc<ClientConfig>,
     let config = ClientConfig::builder_with_details(Arc::clone(&provider), clock)
         .with_safe_default_protocol_versions()?
         .dangerous() // rustls' name for a verifier of one's own; it does what webpki does, with a root found by digest
-        .with_custom_certificate_verifier(Arc::new(Pinned { ca, provider }))
+        .with_custom_certificate_verifier(Arc::new(Server { chain: Chain::Pinned(ca), provider }))
         .with_no_client_auth();
     Ok(Arc::new(config))
 }
@@ -57,7 +57,10 @@ pub(crate) fn mutual(
     let config = ClientConfig::builder_with_details(provider(), Arc::clone(&clock) as _)
         .with_safe_default_protocol_versions()?
         .dangerous() // as above: webpki's verifier, asked for two times
-        .with_custom_certificate_verifier(Arc::new(EitherTime { chain, clock }))
+        .with_custom_certificate_verifier(Arc::new(Server {
+            chain: Chain::Known { chain, clock },
+            provider: provider(),
+        }))
         .with_client_auth_cert(certificates(certificate)?, key)?;
     Ok(Arc::new(config))
 }
@@ -69,66 +72,25 @@ pub(crate) fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, Tl
     if all.is_empty() { Err(TlsError::Pem("there is no certificate".to_owned())) } else { Ok(all) }
 }
 
-/// The server's chain, valid at the gateway's time or, if that is past its end, by the machine's own clock. An operator whose
-/// clock once was years ahead has signed that time into a pointer; without this no gateway that saw it could ever hear that
-/// the clock was put right, since every certificate would have expired. What is signed is checked by its own rules.
+/// Who the server must be.
 #[derive(Debug)]
-struct EitherTime {
-    chain: Arc<WebPkiServerVerifier>,
-    clock: Arc<Clock>,
-}
-
-impl ServerCertVerifier for EitherTime {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let at = |now| self.chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
-        match (at(now), self.clock.behind()) {
-            (
-                Err(rustls::Error::InvalidCertificate(
-                    CertificateError::Expired | CertificateError::ExpiredContext { .. },
-                )),
-                Some(own),
-            ) => at(UnixTime::since_unix_epoch(std::time::Duration::from_millis(own.0))),
-            (verified, _) => verified,
-        }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.chain.verify_tls12_signature(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.chain.verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.chain.supported_verify_schemes()
-    }
+enum Chain {
+    /// Whoever has a certificate of the CA with this digest, which the server sends along.
+    Pinned(Digest),
+    /// Whoever has a certificate of the trust root's CA, valid at the gateway's time or, if that is past its end, by the
+    /// machine's own clock. An operator whose clock once was years ahead has signed that time into a pointer; without this no
+    /// gateway that saw it could ever hear that the clock was put right, since every certificate would have expired. What is
+    /// signed is checked by its own rules.
+    Known { chain: Arc<WebPkiServerVerifier>, clock: Arc<Clock> },
 }
 
 #[derive(Debug)]
-struct Pinned {
-    ca: Digest,
+struct Server {
+    chain: Chain,
     provider: Arc<CryptoProvider>,
 }
 
-impl ServerCertVerifier for Pinned {
+impl ServerCertVerifier for Server {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -137,16 +99,30 @@ impl ServerCertVerifier for Pinned {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let ca = intermediates
-            .iter()
-            .find(|c| Digest::of(c) == self.ca)
-            .ok_or(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer))?;
-        let mut roots = RootCertStore::empty();
-        roots.add(ca.clone().into_owned())?;
-        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&self.provider))
-            .build()
-            .map_err(|e| rustls::Error::General(e.to_string()))?
-            .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+        let at = |chain: &WebPkiServerVerifier, now| {
+            chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+        };
+        match &self.chain {
+            Chain::Pinned(digest) => {
+                let ca = intermediates
+                    .iter()
+                    .find(|c| Digest::of(c) == *digest)
+                    .ok_or(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer))?;
+                let mut roots = RootCertStore::empty();
+                roots.add(ca.clone().into_owned())?;
+                let chain = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&self.provider));
+                at(&*chain.build().map_err(|e| rustls::Error::General(e.to_string()))?, now)
+            }
+            Chain::Known { chain, clock } => match (at(chain, now), clock.behind()) {
+                (
+                    Err(rustls::Error::InvalidCertificate(
+                        CertificateError::Expired | CertificateError::ExpiredContext { .. },
+                    )),
+                    Some(own),
+                ) => at(chain, UnixTime::since_unix_epoch(std::time::Duration::from_millis(own.0))),
+                (verified, _) => verified,
+            },
+        }
     }
 
     fn verify_tls12_signature(

@@ -4,14 +4,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ballast_bundle::protocol::FailureReason;
-use ballast_bundle::{Assignment, Digest, Floors, ReleaseRef, RunnerRef, Verified};
+use ballast_bundle::{Assignment, Digest, ReleaseRef, RunnerRef, Verified};
 use ballast_slots::{Event, State, Wish};
 
 use super::{Driver, Input, Machine, effects, is_name};
-use crate::fetch::FetchError;
+use crate::error::in_full;
+use crate::fetch::{FetchError, Fetched};
+use crate::installed::InstalledRunner;
 use crate::loaded::{Loaded, Unloadable};
 use crate::probe;
-use crate::runner::{Runner, RunnerRecord};
+use crate::runner::Runner;
 
 /// A runner that did not come here or had no room is tried again after so long, or with the next assignment.
 const RUNNER_AGAIN: Duration = Duration::from_secs(15);
@@ -37,34 +39,25 @@ impl Driver {
 
     pub(super) fn missing_runner(&self) -> Option<RunnerRef> {
         let wanted = self.assignment.as_ref()?.runner.clone()?;
-        let has = self.runner.as_ref().is_some_and(|r| r.record.reference.module == wanted.module);
-        (!has && !self.runner_file.rejected.contains(&wanted.module.digest)).then_some(wanted)
+        let has = self.runner.as_ref().is_some_and(|r| r.installed.record.reference.module == wanted.module);
+        (!has && !self.runner_file.refuses(&wanted.module.digest)).then_some(wanted)
     }
 
     fn fetch_runner(&mut self, wanted: RunnerRef) {
         let Some(target) = self.parts.target.clone() else { return };
         self.runner_busy = true;
-        let (source, root, send) = (self.parts.source.clone(), self.parts.root.clone(), self.parts.send.clone());
-        let mut floors = Floors::default();
-        if let Some(active) = &self.runner_file.active {
-            floors.raise_runner(&active.target, active.statement.number);
-        }
-        let keep = self.kept();
+        let (source, roots, send) = (self.parts.source.clone(), self.parts.roots.clone(), self.parts.send.clone());
+        let floors = self.runner_file.floors();
         tokio::spawn(async move {
-            let result = async {
-                let statement = source.runner(&wanted, &target, &root, &floors).await?;
-                source.blobs(&wanted.repository, &[&wanted.module], &keep).await?;
-                Ok(RunnerRecord { reference: wanted, statement: statement.into_inner(), target })
-            }
-            .await;
+            let result = source.runner(wanted, target, &roots, &floors).await;
             let _ = send.send(Input::RunnerFetched { result: Box::new(result) });
         });
     }
 
     /// A runner that is here and verified is probed with every served model before it takes over.
-    pub(super) fn runner_fetched(&mut self, result: Result<RunnerRecord, FetchError>) {
-        let record = match result {
-            Ok(record) => record,
+    pub(super) fn runner_fetched(&mut self, result: Result<Fetched<InstalledRunner>, FetchError>) {
+        let Fetched { installed, room } = match result {
+            Ok(fetched) => fetched,
             Err(error) => {
                 tracing::error!(%error, "the new runner was not accepted; what runs stays, and it is tried again");
                 self.runner_busy = false;
@@ -73,14 +66,14 @@ impl Driver {
                 return;
             }
         };
-        let module = record.reference.module.digest;
+        let module = installed.record.reference.module.digest;
         let (store, denied, send) =
             (Arc::clone(&self.parts.source.store), self.parts.denied.clone(), self.parts.send.clone());
         let served: Vec<(Machine, Vec<ReleaseRef>)> = self
             .machines
             .values()
             .map(|m| {
-                let copy = Machine { layers: m.layers.clone(), ..Machine::new(m.state.clone()) };
+                let copy = Machine { installed: m.installed.clone(), ..Machine::new(m.state.clone()) };
                 let releases = m.state.serving().map(|s| [Some(s.primary), s.backup]).into_iter().flatten().flatten();
                 (copy, releases.cloned().collect())
             })
@@ -89,7 +82,7 @@ impl Driver {
         tokio::spawn(async move {
             let made = tokio::task::spawn_blocking(move || {
                 let refused = |message| Unloadable { reason: FailureReason::InvalidBundle, message };
-                let runner = Arc::new(Runner::load(&store, record, &denied).map_err(refused)?);
+                let runner = Arc::new(Runner::load(&store, installed, &denied).map_err(refused)?);
                 let (mut all, mut left) = (Vec::new(), budget);
                 for (machine, releases) in &served {
                     for release in releases {
@@ -114,7 +107,7 @@ impl Driver {
                     Err(Unloadable { reason: FailureReason::InvalidBundle, message: "loading it panicked".to_owned() })
                 }
             };
-            let _ = send.send(Input::RunnerProbed { result, module });
+            let _ = send.send(Input::RunnerProbed { result, module, room });
         });
     }
 
@@ -127,14 +120,14 @@ impl Driver {
         let before = self.runner_file.clone();
         match result {
             Ok((runner, all)) => {
-                self.runner_file.active = Some(runner.record.clone());
-                if let Err(error) = self.parts.dir.write("runner.json", &self.runner_file) {
-                    tracing::error!(%error, "the new runner could not be recorded; what runs stays");
+                self.runner_file.activate(&runner.installed);
+                if let Err(error) = self.runner_file.write(&self.parts.dir) {
+                    tracing::error!(error = in_full(&error), "the new runner could not be recorded; what runs stays");
                     self.runner_file = before;
                     self.runner_again = Some(Instant::now());
                     return;
                 }
-                tracing::info!(%module, target = %runner.record.target, "runner in force");
+                tracing::info!(%module, target = %runner.installed.statement.target, "runner in force");
                 self.runner = Some(runner);
                 let mut all: Vec<_> = all.into_iter().map(|l| (l.id(), l)).collect();
                 for machine in self.machines.values_mut() {
@@ -165,11 +158,9 @@ impl Driver {
             }
             Err(Unloadable { message: error, .. }) => {
                 tracing::error!(error, %module, "the new runner is refused here; what runs stays");
-                self.runner_file.rejected.push(module);
-                let extra = self.runner_file.rejected.len().saturating_sub(32);
-                self.runner_file.rejected.drain(..extra);
-                if let Err(error) = self.parts.dir.write("runner.json", &self.runner_file) {
-                    tracing::error!(%error, "the refusal could not be recorded");
+                self.runner_file.reject(module);
+                if let Err(error) = self.runner_file.write(&self.parts.dir) {
+                    tracing::error!(error = in_full(&error), "the refusal could not be recorded");
                 }
             }
         }

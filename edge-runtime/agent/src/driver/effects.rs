@@ -7,16 +7,26 @@ use ballast_bundle::protocol::FailureReason;
 use ballast_bundle::{Digest, Floors, ReleaseRef, UnixMillis};
 use ballast_slots::{Effect, Event, Phase, ReleaseId, State, step, trial_is_open, unwritten};
 
-use super::{Driver, Input, Machine, SlotFile, blobs_of};
+use super::{Driver, Input, Machine, SlotFile};
+use crate::error::in_full;
+use crate::fetch::{FetchError, Fetched};
+use crate::installed::{Accepted, InstalledRelease};
 use crate::loaded::{self, Loaded, Prepared, Unloadable};
 use crate::probe;
 use crate::serve::Route;
+use crate::store::Reservation;
 
 /// Pause before a state that could not be written is written again.
 const WRITE_AGAIN: Duration = Duration::from_secs(5);
 
-/// What a person who follows the log wants to know of a durable change. Who was rolled back is said where it is decided.
-fn tell(name: &str, before: &State, after: &State) {
+/// What a person who follows the log wants to know of a change.
+fn tell(name: &str, before: &State, machine: &Machine) {
+    let after = &machine.state;
+    for rejected in after.rejected.iter().filter(|r| !before.rejected.iter().any(|known| known.id == r.id)) {
+        let (version, reason, message) = (&rejected.version, rejected.reason, &rejected.message);
+        let micros = machine.rollback_micros.get(&rejected.id);
+        tracing::warn!(deployment = name, version, ?reason, message, micros, "rolled back");
+    }
     let moved = |state: &State| state.candidate.as_ref().map(|c| (ReleaseId::from(&c.release), c.phase));
     if let Some(candidate) = &after.candidate
         && moved(before) != moved(after)
@@ -46,7 +56,7 @@ impl Driver {
                 Ok(()) => {
                     self.written(name);
                     if let Some(machine) = self.machines.get(name) {
-                        tell(name, &before, &machine.state);
+                        tell(name, &before, machine);
                     }
                 }
                 Err(error) => {
@@ -54,6 +64,7 @@ impl Driver {
                     let Some(machine) = self.machines.get_mut(name) else { return };
                     let (state, instead) = unwritten(&before, machine.state.clone());
                     machine.state = state;
+                    tell(name, &before, machine);
                     return instead.iter().for_each(|effect| self.perform(name, effect));
                 }
             }
@@ -85,7 +96,11 @@ impl Driver {
     fn not_written(&mut self, name: &str, error: &crate::state::StateError) {
         let Some(machine) = self.machines.get_mut(name) else { return };
         if machine.unwritten.replace(Instant::now()).is_none() {
-            tracing::error!(deployment = name, %error, "a state could not be written; what serves goes on, and so do the attempts");
+            tracing::error!(
+                deployment = name,
+                error = in_full(error),
+                "a state could not be written; what serves goes on, and so do the attempts"
+            );
         }
     }
 
@@ -110,14 +125,18 @@ impl Driver {
 
     fn persist(&mut self, name: &str) -> Result<(), crate::state::StateError> {
         let Some(machine) = self.machines.get_mut(name) else { return Ok(()) };
-        let in_slots: Vec<Digest> = machine.state.releases().map(|r| r.manifest.digest).collect();
-        machine.layers.retain(|digest, _| in_slots.contains(digest));
+        let in_slots: Vec<ReleaseId> = machine.state.releases().map(ReleaseId::from).collect();
+        machine.installed.retain(|id, _| in_slots.contains(id));
+        machine.unproved.retain(|id, _| in_slots.contains(id));
         let remembered = &machine.state.rejected;
         machine.rollback_micros.retain(|id, _| remembered.iter().any(|r| r.id == *id));
         let file = SlotFile {
             format: crate::state::FORMAT,
             state: machine.state.clone(),
-            layers: machine.layers.iter().map(|(d, l)| (*d, l.clone())).collect(),
+            installed: {
+                let proved = machine.installed.iter().map(|(id, installed)| (id, &installed.accepted));
+                proved.chain(&machine.unproved).map(|(id, accepted)| (*id, accepted.clone())).collect()
+            },
             rollback_micros: machine.rollback_micros.iter().map(|(id, n)| (*id, *n)).collect(),
         };
         self.parts.dir.write(&format!("slots/{name}.json"), &file)
@@ -148,38 +167,22 @@ impl Driver {
         }
     }
 
-    fn fetch(&mut self, name: &str, release: &ReleaseRef, statement_only: bool) {
+    fn fetch(&mut self, name: &str, release: &ReleaseRef, relabel: bool) {
         if self.expired() {
             return; // the tick asks again
         }
         let Some(target) = self.parts.target.clone() else { return };
-        let Some(machine) = self.machines.get(name) else { return };
-        let (source, root, send) = (self.parts.source.clone(), self.parts.root.clone(), self.parts.send.clone());
+        let Some(machine) = self.machines.get_mut(name) else { return };
+        let (source, roots, send) = (self.parts.source.clone(), self.parts.roots.clone(), self.parts.send.clone());
         let (name, release, deployment) = (name.to_owned(), release.clone(), machine.state.deployment.clone());
         let mut floors = Floors::default();
         floors.raise_release(&deployment, machine.state.floor);
-        let (keep, id, of) = (self.kept(), ReleaseId::from(&release), name.clone());
+        let id = ReleaseId::from(&release);
         let task = tokio::spawn(async move {
-            let result = async {
-                let statement = source.statement(&release, &deployment, &target, &root, &floors).await?;
-                let layers = statement.layers.clone();
-                if !statement_only {
-                    let blobs: Vec<_> = blobs_of(&layers).collect();
-                    source.blobs(&release.repository, &blobs, &keep).await?;
-                }
-                Ok(layers)
-            }
-            .await;
-            let input = if statement_only {
-                Input::Relabelled { name, id, result }
-            } else {
-                Input::Fetched { name, id, result }
-            };
-            let _ = send.send(input);
+            let result = source.release(&release, &deployment, target, &roots, &floors, !relabel).await;
+            let _ = send.send(Input::Fetched { name, id, relabel, result });
         });
-        if let Some(machine) = self.machines.get_mut(&of)
-            && let Some((_, before)) = machine.fetching.replace((id, task.abort_handle()))
-        {
+        if let Some((_, before)) = machine.fetching.replace((id, task.abort_handle())) {
             before.abort();
         }
     }
@@ -198,20 +201,28 @@ impl Driver {
             return; // the next tick asks again
         }
         let Some(runner) = self.runner.clone() else { return };
-        let (store, target) = (Arc::clone(&self.parts.source.store), self.parts.target.clone());
+        let store = Arc::clone(&self.parts.source.store);
+        let (id, used) = (ReleaseId::from(release), self.memory_used());
         let Some(machine) = self.machines.get_mut(name) else { return };
-        let id = ReleaseId::from(release);
-        let Some(layers) = machine.layers.get(&id.manifest).cloned() else {
-            let message = "its record is incomplete".to_owned();
-            return self.event(name, &Event::Rejected { of: id, reason: FailureReason::InvalidBundle, message });
+        let Some(installed) = machine.installed.get(&id) else {
+            // It could not be verified again after a start.
+            return self.event(name, &Event::Damaged(id));
         };
-        if std::mem::replace(&mut machine.preparing, true) {
+        // What was too large is not read and hashed again before there is more room.
+        if let Some((_, needed)) = machine.too_large.filter(|(of, _)| *of == id)
+            && used.saturating_add(needed) > self.parts.memory_budget
+        {
+            let message = too_large(needed, used, self.parts.memory_budget);
+            return self.event(name, &Event::Deferred { of: id, reason: FailureReason::InsufficientMemory, message });
+        }
+        if machine.preparing {
             return;
         }
-        let (release, model, send) = (release.clone(), machine.state.model.clone(), self.parts.send.clone());
-        let name = name.to_owned();
+        machine.preparing = true;
+        let (statement, model) = (installed.statement.clone(), machine.state.model.clone());
+        let (release, name, send) = (release.clone(), name.to_owned(), self.parts.send.clone());
         tokio::task::spawn_blocking(move || {
-            let result = loaded::prepare(&store, &release, &layers, (&name, &model), target.as_ref(), &runner);
+            let result = loaded::prepare(&store, &release, &statement, &model, &runner);
             let _ = send.send(Input::Prepared { name, id, result: Box::new(result) });
         });
     }
@@ -234,12 +245,8 @@ impl Driver {
             Err(Unloadable { reason, message }) => self.unloadable(name, id, reason, message),
             Ok(_) if !open => {} // the next tick asks again
             Ok(prepared) if used.saturating_add(prepared.memory()) > budget => {
-                let message = format!(
-                    "it needs {} bytes of memory with its spare, and of limits.memory ({budget} bytes) {} are left",
-                    prepared.memory(),
-                    budget.saturating_sub(used)
-                );
-                let reason = FailureReason::InsufficientMemory;
+                machine.too_large = Some((id, prepared.memory()));
+                let (reason, message) = (FailureReason::InsufficientMemory, too_large(prepared.memory(), used, budget));
                 self.event(name, &Event::Deferred { of: id, reason, message });
             }
             Ok(prepared) => {
@@ -361,7 +368,7 @@ impl Driver {
     fn mend(&mut self, name: &str, release: ReleaseRef, error: Unloadable) {
         let id = ReleaseId::from(&release);
         let damaged = error.reason == FailureReason::VerificationFailed;
-        let Some(machine) = self.machines.get(name) else { return };
+        let Some(machine) = self.machines.get_mut(name) else { return };
         let candidate = machine.state.candidate.as_ref().is_some_and(|c| ReleaseId::from(&c.release) == id);
         let send = self.parts.send.clone();
         let name = name.to_owned();
@@ -375,30 +382,60 @@ impl Driver {
                 Event::Deferred { of: id, reason: error.reason, message: error.message }
             };
             let _ = send.send(Input::Unloadable { name, event });
-        } else if let Some(layers) = machine.layers.get(&id.manifest).cloned().filter(|_| damaged) {
-            let (source, keep) = (self.parts.source.clone(), self.kept());
+        } else if damaged && machine.mending.is_none() {
+            machine.mending = Some(id);
+            let known = machine.installed.get(&id).map(|i| &i.accepted).or(machine.unproved.get(&id)).cloned();
+            let newest =
+                || Some(Accepted { target: self.parts.target.clone()?, root: self.parts.roots.newest().version });
+            let Some(accepted) = known.or_else(newest) else { return };
+            let (source, roots) = (self.parts.source.clone(), self.parts.roots.clone());
+            let deployment = machine.state.deployment.clone();
             tokio::spawn(async move {
-                let blobs: Vec<_> = blobs_of(&layers).collect();
-                match source.blobs(&release.repository, &blobs, &keep).await {
-                    Ok(()) => drop(send.send(Input::Mended { name })),
-                    Err(error) => tracing::error!(deployment = name, %error, "a damaged release was not brought again"),
-                }
+                let result = source.again(&release, &deployment, accepted, &roots).await;
+                let _ = send.send(Input::Mended { name, id, result });
             });
+        }
+    }
+
+    /// Damaged bytes are here again, or never will be.
+    pub(super) fn mended(
+        &mut self,
+        name: &str,
+        id: ReleaseId,
+        result: Result<Fetched<InstalledRelease>, FetchError>,
+    ) -> Vec<Reservation> {
+        let Some(machine) = self.machines.get_mut(name) else { return Vec::new() };
+        machine.mending = None;
+        match result {
+            Ok(Fetched { installed, room }) => {
+                machine.unproved.remove(&id);
+                machine.installed.insert(id, installed);
+                self.switch(name);
+                room
+            }
+            Err(error) => {
+                tracing::error!(deployment = name, error = in_full(&error), "a damaged release was not brought again");
+                Vec::new()
+            }
         }
     }
 }
 
-/// For what is in a slot already: its target was checked when it came.
+fn too_large(needed: u64, used: u64, budget: u64) -> String {
+    let left = budget.saturating_sub(used);
+    format!("it needs {needed} bytes of memory with its spare, and of limits.memory ({budget} bytes) {left} are left")
+}
+
+/// For what is in a slot already.
 pub(super) fn prepare(
     machine: &Machine,
-    store: &crate::blobs::Store,
+    store: &crate::store::Store,
     release: &ReleaseRef,
     runner: &crate::runner::Runner,
 ) -> Result<Prepared, Unloadable> {
-    let layers = machine.layers.get(&release.manifest.digest).ok_or_else(|| Unloadable {
-        reason: FailureReason::InvalidBundle,
-        message: "its record is incomplete".to_owned(),
+    let installed = machine.installed.get(&ReleaseId::from(release)).ok_or_else(|| Unloadable {
+        reason: FailureReason::VerificationFailed,
+        message: "it could not be verified again".to_owned(),
     })?;
-    let names = (machine.state.deployment.name.as_str(), machine.state.model.as_str());
-    loaded::prepare(store, release, layers, names, None, runner)
+    loaded::prepare(store, release, &installed.statement, &machine.state.model, runner)
 }

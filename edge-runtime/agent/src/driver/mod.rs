@@ -13,19 +13,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use ballast_bundle::protocol::{FailureReason, ReleaseReport, Speed};
-use ballast_bundle::{Assignment, Blob, Digest, ReleaseLayers, TargetName, TrustRoot, UnixMillis, Verified};
+use ballast_bundle::{Assignment, Digest, TargetName, UnixMillis, Verified};
 use ballast_sandbox::Fault;
 use ballast_slots::{Event, ReleaseId, State};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
 
-use crate::fetch::{FetchError, Source};
+use crate::fetch::{FetchError, Fetched, Source, blobs_of};
+use crate::identity::Roots;
+use crate::installed::{Accepted, InstalledRelease, InstalledRunner};
 use crate::loaded::{Loaded, Prepared, Unloadable};
 use crate::metrics::Metrics;
-use crate::runner::{Runner, RunnerFile, RunnerRecord};
+use crate::runner::{Runner, RunnerFile};
 use crate::serve::Router;
 use crate::state::{StateDir, StateError};
+use crate::store::{Reservation, Store};
 use crate::time::Clock;
 
 /// `slots/NAME.json`.
@@ -34,8 +37,8 @@ use crate::time::Clock;
 pub(crate) struct SlotFile {
     pub(crate) format: u32,
     pub(crate) state: State,
-    /// Of every release in a slot: what its verified statement said.
-    pub(crate) layers: Vec<(Digest, ReleaseLayers)>,
+    /// Of every release in a slot whose bytes are here: what its statement was accepted for.
+    pub(crate) installed: Vec<(ReleaseId, Accepted)>,
     /// Of rolled-back releases: detection to the fallback's first answer, microseconds.
     #[serde(default)]
     pub(crate) rollback_micros: Vec<(ReleaseId, u64)>,
@@ -43,26 +46,24 @@ pub(crate) struct SlotFile {
 
 /// What the driver is told.
 pub(crate) enum Input {
-    /// A verified assignment, the root that was in force, and when its pointer expires.
-    Assignment(Box<(Verified<Assignment>, Verified<TrustRoot>, UnixMillis)>),
-    /// A download ended.
-    Fetched { name: String, id: ReleaseId, result: Result<ReleaseLayers, FetchError> },
-    /// A relabelled release's statement was verified, or not.
-    Relabelled { name: String, id: ReleaseId, result: Result<ReleaseLayers, FetchError> },
+    /// A verified assignment, the roots that are known, and when its pointer expires.
+    Assignment(Box<(Verified<Assignment>, Roots, UnixMillis)>),
+    /// A download ended; of a relabelled release, that of its statement.
+    Fetched { name: String, id: ReleaseId, relabel: bool, result: Result<Fetched<InstalledRelease>, FetchError> },
     /// Read and checked for admission, or not.
     Prepared { name: String, id: ReleaseId, result: Box<Result<Prepared, Unloadable>> },
     /// Loaded and probed, or not.
     Probed { name: String, id: ReleaseId, result: Result<Arc<Loaded>, Unloadable> },
     /// A runner's download ended.
-    RunnerFetched { result: Box<Result<RunnerRecord, FetchError>> },
+    RunnerFetched { result: Box<Result<Fetched<InstalledRunner>, FetchError>> },
     /// The new runner passed every active model's golden vectors, or did not.
-    RunnerProbed { result: Result<(Arc<Runner>, Vec<Arc<Loaded>>), Unloadable>, module: Digest },
+    RunnerProbed { result: Result<(Arc<Runner>, Vec<Arc<Loaded>>), Unloadable>, module: Digest, room: Vec<Reservation> },
     /// The new runner was measured.
     Measured(Speed),
     /// What should serve cannot be loaded.
     Unloadable { name: String, event: Event },
     /// Damaged bytes of what should serve are here again.
-    Mended { name: String },
+    Mended { name: String, id: ReleaseId, result: Result<Fetched<InstalledRelease>, FetchError> },
     /// A live request failed; the time to the fallback's answer, if there was one.
     Failed { deployment: String, id: ReleaseId, fault: Fault, micros: Option<u64> },
     /// Golden replays of a trial.
@@ -103,13 +104,20 @@ impl Board {
 /// One deployment and what belongs to it in memory.
 pub(crate) struct Machine {
     state: State,
-    layers: BTreeMap<Digest, ReleaseLayers>,
+    /// What the slots name and was verified since the process started.
+    installed: BTreeMap<ReleaseId, InstalledRelease>,
+    /// Of what could not be verified at the start: what it was accepted for. It is brought again.
+    unproved: BTreeMap<ReleaseId, Accepted>,
     rollback_micros: BTreeMap<ReleaseId, u64>,
     loaded: BTreeMap<Digest, Arc<Loaded>>,
     prepared: Option<(ReleaseId, Prepared)>,
     /// A preparation, a probe or a replay is under way.
     preparing: bool,
     fetching: Option<(ReleaseId, AbortHandle)>,
+    /// Damaged bytes of this are on their way.
+    mending: Option<ReleaseId>,
+    /// What the last preparation found to be too large, and how large.
+    too_large: Option<(ReleaseId, u64)>,
     replaying: bool,
     replayed: usize,
     /// Counted at the last tick, by manifest: a relabel changes the number only.
@@ -130,7 +138,7 @@ pub(crate) struct Parts {
     pub(crate) clock: Arc<Clock>,
     pub(crate) memory_budget: u64,
     pub(crate) denied: Vec<String>,
-    pub(crate) root: Verified<TrustRoot>,
+    pub(crate) roots: Roots,
     pub(crate) target: Option<TargetName>,
     pub(crate) send: mpsc::UnboundedSender<Input>,
 }
@@ -157,10 +165,9 @@ pub(crate) struct Driver {
 impl Driver {
     /// Loads whatever is in the slots, so that it serves before anybody is asked.
     pub(crate) fn boot(parts: Parts) -> Result<Self, StateError> {
-        let empty = RunnerFile { format: crate::state::FORMAT, active: None, rejected: Vec::new() };
-        let runner_file: RunnerFile = parts.dir.read("runner.json")?.unwrap_or(empty);
+        let runner_file = RunnerFile::read(&parts.dir)?;
         let runner = runner_file.active.clone().and_then(|record| {
-            match Runner::load(&parts.source.store, record, &parts.denied) {
+            match Runner::again(&parts.source.store, &parts.roots, record, &parts.denied) {
                 Ok(runner) => Some(Arc::new(runner)),
                 Err(error) => {
                     tracing::error!(error, "the runner cannot be used; it is fetched again");
@@ -182,12 +189,14 @@ impl Driver {
             collect: false,
         };
         for file in slot_files(&driver.parts.dir)? {
-            driver.machines.insert(file.state.deployment.name.clone(), Machine::of(file));
+            let machine = Machine::of(file, &driver.parts.source.store, &driver.parts.roots);
+            driver.machines.insert(machine.state.deployment.name.clone(), machine);
         }
         let names: Vec<_> = driver.machines.keys().cloned().collect();
         for name in names {
             driver.event(&name, &Event::Booted);
         }
+        driver.keep();
         driver.publish();
         driver.measure();
         Ok(driver)
@@ -205,84 +214,68 @@ impl Driver {
     }
 
     fn take(&mut self, input: Input) {
-        if let Input::Fetched { name, id, .. } | Input::Relabelled { name, id, .. } = &input
-            && let Some(machine) = self.machines.get_mut(name)
-        {
-            machine.fetching.take_if(|(of, _)| of == id);
-        }
+        // Room is held until what came is named by a slot.
+        let mut room = Vec::new();
         match input {
             Input::Assignment(boxed) => {
-                let (assignment, root, expires) = *boxed;
+                let (assignment, roots, expires) = *boxed;
                 self.expires = expires;
-                self.parts.root = root;
+                self.parts.roots = roots;
                 self.assigned(assignment);
             }
-            Input::Fetched { name, id, result } => match result {
-                Ok(layers) => {
-                    if let Some(machine) = self.machines.get_mut(&name) {
-                        machine.layers.insert(id.manifest, layers);
+            Input::Fetched { name, id, relabel, result } => {
+                let Some(machine) = self.machines.get_mut(&name) else { return };
+                machine.fetching.take_if(|(of, _)| *of == id);
+                let event = match result {
+                    Ok(fetched) => {
+                        room = fetched.room;
+                        machine.installed.insert(id, fetched.installed);
+                        if relabel { Event::Relabelled(id) } else { Event::Fetched(id) }
                     }
-                    self.event(&name, &Event::Fetched(id));
-                }
-                Err(error) => self.event(&name, &failed(id, &error)),
-            },
-            Input::Relabelled { name, id, result } => match result {
-                Ok(layers) => {
-                    if let Some(machine) = self.machines.get_mut(&name) {
-                        machine.layers.insert(id.manifest, layers);
-                    }
-                    self.event(&name, &Event::Relabelled(id));
-                }
-                Err(error) => self.event(&name, &failed(id, &error)),
-            },
+                    Err(error) => failed(id, &error),
+                };
+                self.event(&name, &event);
+            }
             Input::Prepared { name, id, result } => self.prepared(&name, id, *result),
             Input::Probed { name, id, result } => self.probed(&name, id, result),
             Input::RunnerFetched { result } => self.runner_fetched(*result),
-            Input::RunnerProbed { result, module } => self.runner_probed(result, module),
+            Input::RunnerProbed { result, module, room: held } => {
+                room = held;
+                self.runner_probed(result, module);
+            }
             Input::Measured(speed) => self.parts.board.set_speed(speed),
             Input::Unloadable { name, event } => self.event(&name, &event),
-            Input::Mended { name } => self.switch(&name),
+            Input::Mended { name, id, result } => room = self.mended(&name, id, result),
             Input::Failed { deployment, id, fault, micros } => self.request_failed(&deployment, id, &fault, micros),
             Input::Replayed { name, id, right, result } => self.replayed(&name, id, right, result),
             Input::Tick => self.tick(),
             Input::Stop => {}
         }
-        if std::mem::take(&mut self.collect) {
-            self.collect_garbage();
+        self.keep();
+        drop(room);
+        // What a damaged statement named is not known until that is here again.
+        let unproved = self.machines.values().any(|m| !m.unproved.is_empty());
+        if !unproved && std::mem::take(&mut self.collect) {
+            self.parts.source.store.collect();
         }
     }
 
-    /// Every digest that must stay in the store.
-    fn kept(&self) -> BTreeSet<Digest> {
+    /// Tells the store what must stay: what slots, runner and assignment name.
+    fn keep(&self) {
         let mut keep = BTreeSet::new();
         for machine in self.machines.values() {
             for release in machine.state.releases() {
                 keep.extend([release.statement.digest, release.manifest.digest]);
-                if let Some(layers) = machine.layers.get(&release.manifest.digest) {
-                    keep.extend(blobs_of(layers).map(|b| b.digest));
+                if let Some(installed) = machine.installed.get(&ReleaseId::from(release)) {
+                    keep.extend(blobs_of(&installed.statement.layers).map(|b| b.digest));
                 }
             }
         }
-        if let Some(record) = &self.runner_file.active {
-            keep.extend([record.reference.module.digest, record.reference.statement.digest]);
-        }
-        if let Some(runner) = self.assignment.as_ref().and_then(|p| p.runner.as_ref()) {
+        let assigned = self.assignment.as_ref().and_then(|a| a.runner.as_ref());
+        for runner in self.runner_file.active.iter().map(|r| &r.reference).chain(assigned) {
             keep.extend([runner.module.digest, runner.statement.digest]);
         }
-        keep
-    }
-
-    fn collect_garbage(&self) {
-        // A download under way has blobs that its slot does not name yet.
-        let fetching = self.machines.values().any(|m| {
-            m.state.candidate.as_ref().is_some_and(|c| match c.phase {
-                ballast_slots::Phase::Fetching | ballast_slots::Phase::Relabelling => true,
-                ballast_slots::Phase::Verified | ballast_slots::Phase::Probing | ballast_slots::Phase::Trial => false,
-            })
-        });
-        if !fetching && !self.runner_busy {
-            self.parts.source.store.collect(&self.kept());
-        }
+        self.parts.source.store.keep(keep);
     }
 }
 
@@ -293,10 +286,6 @@ fn failed(id: ReleaseId, error: &FetchError) -> Event {
     } else {
         Event::Deferred { of: id, reason, message }
     }
-}
-
-pub(crate) fn blobs_of(layers: &ReleaseLayers) -> impl Iterator<Item = &Blob> {
-    [&layers.contract, &layers.plan, &layers.golden, &layers.weights].into_iter()
 }
 
 /// Every slot file there is.
@@ -330,12 +319,15 @@ impl Machine {
     fn new(state: State) -> Self {
         Self {
             state,
-            layers: BTreeMap::new(),
+            installed: BTreeMap::new(),
+            unproved: BTreeMap::new(),
             rollback_micros: BTreeMap::new(),
             loaded: BTreeMap::new(),
             prepared: None,
             preparing: false,
             fetching: None,
+            mending: None,
+            too_large: None,
             replaying: false,
             replayed: 0,
             seen: BTreeMap::new(),
@@ -344,12 +336,27 @@ impl Machine {
         }
     }
 
-    fn of(file: SlotFile) -> Self {
-        Self {
-            layers: file.layers.into_iter().collect(),
-            rollback_micros: file.rollback_micros.into_iter().collect(),
-            ..Self::new(file.state)
+    /// After a start. What cannot be proved again does not run.
+    fn of(file: SlotFile, store: &Store, roots: &Roots) -> Self {
+        let mut machine = Self { rollback_micros: file.rollback_micros.into_iter().collect(), ..Self::new(file.state) };
+        for (id, accepted) in file.installed {
+            let release = machine.state.releases().find(|r| ReleaseId::from(*r) == id);
+            let Some(release) = release.cloned() else { continue };
+            let deployment = &machine.state.deployment;
+            match InstalledRelease::load(store, roots, &release, deployment, accepted.clone()) {
+                Ok(installed) => drop(machine.installed.insert(id, installed)),
+                Err(error) => {
+                    tracing::error!(
+                        deployment = deployment.name,
+                        version = release.version,
+                        error,
+                        "a release cannot be verified again"
+                    );
+                    machine.unproved.insert(id, accepted);
+                }
+            }
         }
+        machine
     }
 }
 

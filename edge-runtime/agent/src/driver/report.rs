@@ -11,8 +11,10 @@ const MAX_REPORTS: usize = 64;
 const MAX_REJECTED: usize = 4;
 
 impl Driver {
-    /// Puts the reports where the sync loop finds them.
+    /// Puts the reports where the sync loop finds them, and what should be served where requests do.
     pub(super) fn publish(&self) {
+        let assigned = self.machines.values().filter(|m| m.state.wish.is_some() || m.state.active.is_some());
+        self.parts.router.assign(assigned.map(|m| m.state.model.clone()).collect());
         // What is in a slot and the newest verdict of every deployment come before anybody's history.
         let (mut all, mut older) = (Vec::new(), Vec::new());
         for machine in self.machines.values() {

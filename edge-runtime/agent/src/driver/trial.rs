@@ -35,7 +35,6 @@ impl Driver {
         self.event(name, &event);
         let rejected = self.machines.get(name).map(|m| m.state.rejected.iter().any(|r| r.id == id));
         if rejected == Some(true) && self.machines.get(name).is_some_and(|m| m.state.rejected.len() > known) {
-            tracing::warn!(deployment = name, release = %id.number, %fault, micros, "rolled back");
             self.parts.metrics.rollback(micros);
         }
     }

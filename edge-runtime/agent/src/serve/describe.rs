@@ -11,10 +11,10 @@ pub(super) fn server() -> Value {
 }
 
 /// `POST v2/repository/index`.
-pub(super) fn index(all: &[(String, Route)]) -> Value {
-    all.iter()
-        .map(|(model, route)| json!({"name": model, "version": route.primary.contract.version, "state": "READY"}))
-        .collect()
+pub(super) fn index(served: &[(String, Route)], coming: &[String]) -> Value {
+    let ready = |(model, route): &(String, Route)| json!({"name": model, "version": route.primary.contract.version, "state": "READY"});
+    let loading = |model: &String| json!({"name": model, "state": "LOADING", "reason": "no release of it is here yet"});
+    served.iter().map(ready).chain(coming.iter().map(loading)).collect()
 }
 
 /// `GET v2/models/{model}`. The versions are those that can be asked for by name.

@@ -22,7 +22,6 @@ use super::routes::{Reply, Service};
 
 /// Heads and bodies that come slower than this are cut off.
 const HEAD: Duration = Duration::from_secs(30);
-const BODY: Duration = Duration::from_secs(30);
 /// While the gateway drains, a client that has connected and not yet asked is waited for so long.
 const FIRST: Duration = Duration::from_secs(2);
 /// What nobody wants is read all the same, up to this: a client that is still sending when the connection is closed gets a
@@ -35,7 +34,7 @@ const UNWANTED_TIME: Duration = Duration::from_secs(5);
 pub(crate) enum ServeError {
     #[error("{address} is in use by another program; stop it, or choose another with --http ADDRESS:PORT")]
     InUse { address: String },
-    #[error("cannot serve on {address}: {source}; choose another with --http ADDRESS:PORT")]
+    #[error("cannot serve on {address}; choose another with --http ADDRESS:PORT")]
     Bind { address: String, source: io::Error },
 }
 
@@ -47,10 +46,19 @@ pub(crate) async fn bind(address: &str) -> Result<TcpListener, ServeError> {
     })
 }
 
+/// What a request's body may take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BodyLimits {
+    /// Bytes.
+    pub(crate) size: usize,
+    /// From its head to its last byte.
+    pub(crate) time: Duration,
+}
+
 /// Serves until told to drain.
 pub(crate) struct Server {
     pub(crate) service: Arc<Service>,
-    pub(crate) max_request: usize,
+    pub(crate) body: BodyLimits,
     pub(crate) max_connections: usize,
     pub(crate) drain: Duration,
 }
@@ -91,7 +99,7 @@ impl Server {
     }
 
     fn serve(&self, stream: TcpStream, peer: SocketAddr, place: OwnedSemaphorePermit, stop: &watch::Receiver<bool>) {
-        let connection = connection(Arc::clone(&self.service), self.max_request, stream, peer, stop.clone());
+        let connection = connection(Arc::clone(&self.service), self.body, stream, peer, stop.clone());
         tokio::spawn(async move {
             connection.await;
             drop(place);
@@ -118,7 +126,7 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
 
 async fn connection(
     service: Arc<Service>,
-    max_request: usize,
+    limits: BodyLimits,
     stream: TcpStream,
     peer: SocketAddr,
     mut stop: watch::Receiver<bool>,
@@ -128,7 +136,7 @@ async fn connection(
     let respond = service_fn(move |request: Request<Incoming>| {
         let service = Arc::clone(&service);
         begun.send_replace(true);
-        async move { Ok::<_, Infallible>(respond(&service, max_request, request).await) }
+        async move { Ok::<_, Infallible>(respond(&service, limits, request).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -158,7 +166,7 @@ async fn connection(
     }
 }
 
-async fn respond(service: &Service, max: usize, request: Request<Incoming>) -> Reply {
+async fn respond(service: &Service, limits: BodyLimits, request: Request<Incoming>) -> Reply {
     let (head, mut body) = request.into_parts();
     let path = head.uri.path();
     // Who asks first whether to send is told no before a byte of the body is on its way.
@@ -171,23 +179,27 @@ async fn respond(service: &Service, max: usize, request: Request<Incoming>) -> R
             Bytes::new()
         }
         Some(needed) => {
-            let needed = usize::try_from(needed).unwrap_or(usize::MAX);
-            match read(&mut body, max.min(needed)).await {
+            let (needed, max) = (usize::try_from(needed).unwrap_or(usize::MAX), limits.size);
+            let limits = BodyLimits { size: max.min(needed), ..limits };
+            match read(&mut body, limits).await {
                 Ok(bytes) => bytes,
                 Err(Unread::TooLarge) => {
                     if !asks {
                         discard(&mut body).await;
                     }
                     let why = if needed < max { "what this model's inputs take" } else { "serve.max_request_bytes" };
-                    let message = format!("the request is larger than {} bytes, {why}", max.min(needed));
+                    let message = format!("the request is larger than {} bytes, {why}", limits.size);
                     return service.refused(StatusCode::PAYLOAD_TOO_LARGE, &message);
                 }
                 Err(Unread::Cut(e)) => {
                     return service.refused(StatusCode::BAD_REQUEST, &format!("the body was cut off: {e}"));
                 }
                 Err(Unread::Slow) => {
-                    let message = "the body did not arrive in time; send it at once";
-                    return service.refused(StatusCode::REQUEST_TIMEOUT, message);
+                    let seconds = limits.time.as_secs();
+                    let message = format!(
+                        "the body did not arrive within {seconds} seconds (serve.body_seconds); send it at once"
+                    );
+                    return service.refused(StatusCode::REQUEST_TIMEOUT, &message);
                 }
             }
         }
@@ -201,11 +213,11 @@ enum Unread {
     Slow,
 }
 
-async fn read(body: &mut Incoming, max: usize) -> Result<Bytes, Unread> {
-    if body.size_hint().lower() > max as u64 {
+async fn read(body: &mut Incoming, limits: BodyLimits) -> Result<Bytes, Unread> {
+    if body.size_hint().lower() > limits.size as u64 {
         return Err(Unread::TooLarge);
     }
-    let until = Instant::now() + BODY;
+    let until = Instant::now() + limits.time;
     let mut all = BytesMut::new();
     loop {
         match timeout_at(until, body.frame()).await {
@@ -214,7 +226,7 @@ async fn read(body: &mut Incoming, max: usize) -> Result<Bytes, Unread> {
             Ok(Some(Err(error))) => return Err(Unread::Cut(error)),
             Ok(Some(Ok(frame))) => {
                 let Ok(data) = frame.into_data() else { continue };
-                if all.len().saturating_add(data.len()) > max {
+                if all.len().saturating_add(data.len()) > limits.size {
                     return Err(Unread::TooLarge);
                 }
                 all.extend_from_slice(&data);

@@ -8,12 +8,12 @@ mod numbers;
 mod request;
 mod routes;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::loaded::Loaded;
 
-pub(crate) use http::{Server, bind};
+pub(crate) use http::{BodyLimits, Server, bind};
 
 /// Who answers for one model, now.
 #[derive(Clone)]
@@ -47,6 +47,8 @@ impl Route {
 #[derive(Default)]
 pub(crate) struct Router {
     routes: RwLock<BTreeMap<String, Route>>,
+    /// Models that the assignment names, served or not.
+    assigned: RwLock<BTreeSet<String>>,
 }
 
 impl Router {
@@ -72,6 +74,18 @@ impl Router {
                 loaded.leave();
             }
         }
+    }
+
+    /// The models that should be served here.
+    pub(crate) fn assign(&self, models: BTreeSet<String>) {
+        *self.assigned.write().unwrap_or_else(PoisonError::into_inner) = models;
+    }
+
+    /// Models that should be served and cannot be yet.
+    pub(crate) fn coming(&self) -> Vec<String> {
+        let routes = self.routes.read().unwrap_or_else(PoisonError::into_inner);
+        let assigned = self.assigned.read().unwrap_or_else(PoisonError::into_inner);
+        assigned.iter().filter(|model| !routes.contains_key(*model)).cloned().collect()
     }
 
     pub(crate) fn all(&self) -> Vec<(String, Route)> {

@@ -14,6 +14,8 @@ const HEADER_LENGTH: &str = "inference-header-content-length";
 
 /// What a client that found the queue full waits, in seconds.
 const COME_AGAIN: u32 = 1;
+/// What a client waits whose model is on its way to the gateway, in seconds.
+const NOT_YET: u32 = 5;
 
 /// Answers.
 pub(crate) struct Service(pub(crate) Context);
@@ -105,7 +107,7 @@ impl Service {
             Place::Metrics => self.metrics(),
             Place::Server => json_reply(StatusCode::OK, &describe::server()),
             Place::Health => json_reply(StatusCode::OK, &json!({"live": true, "ready": true})),
-            Place::Index => json_reply(StatusCode::OK, &describe::index(&self.0.router.all())),
+            Place::Index => json_reply(StatusCode::OK, &describe::index(&self.0.router.all(), &self.0.router.coming())),
             Place::Model(model, version, about) => {
                 let (route, by) = match self.find(model, version) {
                     Ok(found) => found,
@@ -141,6 +143,12 @@ impl Service {
     fn find(&self, model: &str, version: Option<&str>) -> Result<(Route, AnsweredBy), Box<Reply>> {
         let model: String = model.chars().take(200).collect();
         let Some(route) = self.0.router.find(&model) else {
+            if self.0.router.coming().contains(&model) {
+                let message = format!("no release of {model:?} is active here yet; ask again after Retry-After");
+                let mut reply = error(StatusCode::SERVICE_UNAVAILABLE, &message);
+                reply.headers_mut().insert(RETRY_AFTER, NOT_YET.into());
+                return Err(Box::new(reply));
+            }
             let served: Vec<_> = self.0.router.all().into_iter().map(|(model, _)| model).collect();
             let served = if served.is_empty() { "none yet".to_owned() } else { served.join(", ") };
             let message = format!("there is no model {model:?} here; served are: {served}");

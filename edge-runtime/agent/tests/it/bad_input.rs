@@ -42,3 +42,26 @@ fn one_process_a_state_directory() {
     assert!(!output.status.success());
     assert!(stderr(&output).contains(&format!("process {}", gateway.pid())), "{}", stderr(&output));
 }
+
+#[test]
+fn a_state_directory_that_cannot_be_written_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    std::fs::write(&file, "not a directory").unwrap();
+    let below = file.join("state");
+    let output = run(&["run", "--state", below.to_str().unwrap(), "--http", "127.0.0.1:0"]);
+    assert!(!output.status.success());
+    let says = stderr(&output);
+    assert!(says.contains(below.to_str().unwrap()) && says.contains("choose another with --state"), "{says}");
+}
+
+#[test]
+fn the_status_of_no_state_directory_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let absent = dir.path().join("absent");
+    let output = run(&["status", "--state", absent.to_str().unwrap()]);
+    assert!(!output.status.success());
+    let says = stderr(&output);
+    assert!(says.contains(absent.to_str().unwrap()) && says.contains("--state DIR"), "{says}");
+    assert!(!absent.exists());
+}

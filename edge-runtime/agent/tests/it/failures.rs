@@ -138,3 +138,48 @@ fn a_full_queue_without_a_fallback_says_when_to_come_again() {
     assert!(statuses.contains(&(429, true)), "{statuses:?}");
     assert!(statuses.iter().all(|s| [(500, false), (429, true)].contains(s)), "{statuses:?}");
 }
+
+/// 1.0.0 is active, and 2.0.0 on trial, whose output has another name.
+#[test]
+fn a_release_with_other_outputs_does_not_answer_for_one_that_fails() {
+    let (fleet, gateway, one) = one_active(Does::Answer, script::limits(60_000, 16), &[]);
+    let two = script::with_labels(script::bundle("2.0.0", 2, Does::Trap, script::limits(60_000, 16)));
+    let two = fleet.release(&two, "2.0.0", 2);
+    fleet.assign_with(Some(&two), Some(&one), endless_trial(), script::runner(&fleet, 1, 0));
+    wait_for("2.0.0 is on trial", || gateway.answers_as("2.0.0", "candidate"));
+    let reply = gateway.image(&bad());
+    assert_eq!(reply.status, 500, "{reply:?}");
+    assert!(reply.error().contains("the release before it has other inputs or outputs"), "{}", reply.error());
+    wait_for("it is rolled back", || fleet.is("2.0.0", ReleaseState::RolledBack));
+    assert!(is(&gateway.image(&bad()), "1.0.0", "active"), "who asks again is answered");
+}
+
+/// A request waits behind one that never ends; meanwhile a release with other outputs takes the place for good.
+#[test]
+fn a_request_that_waited_for_other_outputs_is_told_so() {
+    let (fleet, mut gateway, _) = one_active(Does::Loop, script::limits(600_000, 16), &[]);
+    let address = gateway.address();
+    std::thread::scope(|scope| {
+        let stuck = scope.spawn(|| infer(&address, &bad()));
+        // Until one of them finds the first before it.
+        let waiting = scope.spawn(|| {
+            loop {
+                let reply = infer(&address, &good()).unwrap();
+                if reply.status != 200 {
+                    return reply;
+                }
+            }
+        });
+        let depth = "ballast_queue_depth{model=\"digits\",version=\"1.0.0\",slot=\"active\"} 1";
+        wait_for("one waits", || gateway.metrics().contains(depth));
+        let two = script::with_labels(script::bundle("2.0.0", 2, Does::Answer, script::limits(60_000, 16)));
+        let two = fleet.release(&two, "2.0.0", 2);
+        fleet.assign_with(Some(&two), Some(&two), crate::fleet::trial(), script::runner(&fleet, 1, 0));
+        let reply = waiting.join().unwrap();
+        assert_eq!(reply.status, 503, "{reply:?}");
+        assert!(reply.error().contains("inputs or outputs changed while the request waited"), "{}", reply.error());
+        assert!(gateway.answers_as("2.0.0", "active"));
+        gateway.kill();
+        assert!(stuck.join().unwrap().is_err(), "it never ends");
+    });
+}

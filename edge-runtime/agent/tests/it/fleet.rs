@@ -60,6 +60,8 @@ pub(crate) struct State {
     pub(crate) pointer_age_millis: i64,
     /// Of pointers and of the next trust root, less one.
     pub(crate) raised: u32,
+    /// The next trust root has other keys for releases and runners.
+    pub(crate) exchanged: bool,
     /// Certificates given out from now on have this much of an hour behind them; otherwise they end in two thousand years.
     pub(crate) certificate_minutes: Option<u64>,
     pub(crate) renewals: u64,
@@ -82,6 +84,11 @@ pub(crate) fn blob(bytes: &[u8]) -> Blob {
 
 pub(crate) fn deployment() -> DeploymentRef {
     DeploymentRef { namespace: NAMESPACE.parse().unwrap(), name: "digits".to_owned() }
+}
+
+/// A key that the first trust root does not name.
+pub(crate) fn stranger(role: Role) -> SigningKey {
+    SigningKey::generate([100 + role as u8; 32]).unwrap()
 }
 
 /// Short, so that tests are.
@@ -171,6 +178,18 @@ impl Fleet {
 
     /// Signs a bundle.
     pub(crate) fn release(&self, artifacts: &Artifacts, version: &str, counter: u64) -> ReleaseRef {
+        self.release_of(&deployment(), artifacts, version, counter, &self.shared.keys[&Role::Release])
+    }
+
+    /// Signs a bundle for a deployment, with a key.
+    pub(crate) fn release_of(
+        &self,
+        deployment: &DeploymentRef,
+        artifacts: &Artifacts,
+        version: &str,
+        counter: u64,
+        key: &SigningKey,
+    ) -> ReleaseRef {
         let layers = ReleaseLayers {
             weights: self.put(artifacts.weights.clone()),
             plan: self.put(artifacts.plan.clone()),
@@ -180,7 +199,7 @@ impl Fleet {
         let manifest = self.put(serde_json::to_vec(&layers).unwrap());
         let number = ReleaseNumber { epoch: 1, counter: Counter(counter) };
         let statement = ReleaseStatement {
-            deployment: deployment(),
+            deployment: deployment.clone(),
             version: version.to_owned(),
             number,
             target: models::TARGET.parse().unwrap(),
@@ -189,7 +208,7 @@ impl Fleet {
             manifest: manifest.clone(),
             layers,
         };
-        let statement = self.put(sign_release(&statement, &self.shared.keys[&Role::Release]));
+        let statement = self.put(sign_release(&statement, key));
         ReleaseRef {
             version: version.to_owned(),
             number,
@@ -199,6 +218,10 @@ impl Fleet {
         }
     }
 
+    pub(crate) fn key(&self, role: Role) -> &SigningKey {
+        &self.shared.keys[&role]
+    }
+
     pub(crate) fn digits(&self, version: &str, counter: u64) -> ReleaseRef {
         self.release(&models::digits(version), version, counter)
     }
@@ -206,7 +229,7 @@ impl Fleet {
     /// The runner's reference, signed by the role that is given.
     pub(crate) fn runner_signed_by(&self, role: Role) -> RunnerRef {
         let (profile, code) = models::runner();
-        self.runner(profile, code, Digest::of(ballast_aot::RUNNER_WASM), 1, role)
+        self.runner(profile, code, Digest::of(ballast_aot::RUNNER_WASM), 1, self.key(role))
     }
 
     /// A runner's reference.
@@ -216,7 +239,7 @@ impl Fleet {
         code: &[u8],
         wasm: Digest,
         counter: u64,
-        role: Role,
+        key: &SigningKey,
     ) -> RunnerRef {
         let module = self.put(code.to_vec());
         let statement = RunnerStatement {
@@ -231,7 +254,7 @@ impl Fleet {
             wasm,
             module: module.clone(),
         };
-        let statement = self.put(sign_runner(&statement, &self.shared.keys[&role]));
+        let statement = self.put(sign_runner(&statement, key));
         RunnerRef { repository: format!("{NAMESPACE}/runner"), module, statement }
     }
 
@@ -303,13 +326,19 @@ impl Shared {
             keys: BTreeMap::from([(key.public().key_id(), key.public().to_pem())]),
             threshold: 1,
         };
+        let all = self.state().exchanged;
+        let exchanged = |role: &Role| all && matches!(role, Role::Release | Role::Runtime);
         TrustRoot {
             format: 1,
             fleet: "fleet-1".parse().unwrap(),
             version,
             epoch: 1 + self.state().raised,
             minimum_compiler: 1,
-            roles: self.keys.iter().map(|(r, k)| (*r, role(k))).collect(),
+            roles: self
+                .keys
+                .iter()
+                .map(|(r, k)| (*r, if exchanged(r) { role(&stranger(*r)) } else { role(k) }))
+                .collect(),
             ca: vec![self.ca.pem()],
             endpoints: Vec::new(),
             issued: UnixMillis(now()),

@@ -175,13 +175,18 @@ impl Reply {
 
 /// One image by the binary extension.
 pub(crate) fn infer(address: &str, image: &[u8]) -> std::io::Result<Reply> {
+    hear(ask(address, image)?)
+}
+
+/// Connects and asks; the answer can be heard later.
+pub(crate) fn ask(address: &str, image: &[u8]) -> std::io::Result<TcpStream> {
     let head = json!({
         "parameters": {"binary_data_output": true},
         "inputs": [{"name": "image", "shape": [1, 1, 8, 8], "datatype": "FP32", "parameters": {"binary_data_size": image.len()}}],
     })
     .to_string();
     let length = [("Inference-Header-Content-Length", head.len().to_string())];
-    call(address, "POST", "/v2/models/digits/infer", &length, &[head.as_bytes(), image].concat())
+    send(address, "POST", "/v2/models/digits/infer", &length, &[head.as_bytes(), image].concat())
 }
 
 pub(crate) fn call(
@@ -191,6 +196,16 @@ pub(crate) fn call(
     headers: &[(&str, String)],
     body: &[u8],
 ) -> std::io::Result<Reply> {
+    hear(send(address, method, path, headers, body)?)
+}
+
+fn send(
+    address: &str,
+    method: &str,
+    path: &str,
+    headers: &[(&str, String)],
+    body: &[u8],
+) -> std::io::Result<TcpStream> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(60)))?;
     let mut head =
@@ -201,6 +216,10 @@ pub(crate) fn call(
     stream.write_all(format!("{head}\r\n").as_bytes())?;
     // A server that refuses early does not read the rest.
     let _ = stream.write_all(body);
+    Ok(stream)
+}
+
+pub(crate) fn hear(mut stream: TcpStream) -> std::io::Result<Reply> {
     let mut all = Vec::new();
     stream.read_to_end(&mut all)?;
     let cut = || std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "no whole answer");

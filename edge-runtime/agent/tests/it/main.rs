@@ -9,5 +9,6 @@ mod models;
 mod network;
 mod operations;
 mod requests;
+mod restart;
 mod script;
 mod tree;

@@ -32,10 +32,25 @@ pub(crate) fn digits(version: &str) -> Artifacts {
     done.entry(version.to_owned()).or_insert_with(|| compile(version)).clone()
 }
 
+/// The plan of digits 1.0.0, its output renamed from `scores` to `labels`.
+pub(crate) fn plan_with_labels() -> Vec<u8> {
+    let renamed = |mut bytes: Vec<u8>| {
+        let places: Vec<usize> = (0..bytes.len()).filter(|n| bytes[*n..].starts_with(b"scores")).collect();
+        assert!(!places.is_empty());
+        places.into_iter().for_each(|at| bytes[at..at + 6].copy_from_slice(b"labels"));
+        bytes
+    };
+    compile_from("1.0.0", renamed(example("models/digits-1.0.0.onnx")), renamed(example("golden.safetensors"))).plan
+}
+
 fn compile(version: &str) -> Artifacts {
+    compile_from(version, example(&format!("models/digits-{version}.onnx")), example("golden.safetensors"))
+}
+
+fn compile_from(version: &str, model: Vec<u8>, golden: Vec<u8>) -> Artifacts {
     let profile = EngineProfile::host();
     let request = CompileRequest {
-        model: example(&format!("models/digits-{version}.onnx")),
+        model,
         model_name: "digits".to_owned(),
         version: version.to_owned(),
         variant: "fp32".to_owned(),
@@ -58,7 +73,7 @@ fn compile(version: &str) -> Artifacts {
             max_latency_p99_millis: None,
             user_golden: true,
         },
-        golden: Some(example("golden.safetensors")),
+        golden: Some(golden),
     };
     match ballast_compiler::compile(&request) {
         CompileOutcome::Built(artifacts) => *artifacts,

@@ -1,16 +1,21 @@
 //! Cables that are pulled, and documents that are not what they should be.
 
-use ballast_bundle::protocol::ReleaseState;
+use std::collections::BTreeSet;
 
-use crate::fleet::{DAY_MILLIS, Fleet, blob};
+use ballast_bundle::protocol::ReleaseState;
+use ballast_bundle::{AssignedDeployment, DeploymentRef, Role};
+
+use crate::fleet::{DAY_MILLIS, Fleet, NAMESPACE, blob, deployment, trial};
 use crate::gateway::{Gateway, wait_for};
+
+/// Bytes after which a cable is pulled.
+const CUT: usize = 100_000;
 
 #[test]
 fn a_download_goes_on_where_it_was_cut() {
     let fleet = Fleet::start();
     let release = fleet.digits("1.0.0", 1);
     fleet.assign(Some(&release), Some(&release));
-    const CUT: usize = 100_000;
     fleet.state().cut_after = Some(CUT);
     let gateway = Gateway::started(&fleet);
     wait_for("1.0.0 is active", || gateway.answers_as("1.0.0", "active"));
@@ -37,7 +42,39 @@ fn tampered_bytes_never_run() {
     fleet.assign(Some(&release), Some(&release));
     let gateway = Gateway::started(&fleet);
     wait_for("it is refused", || fleet.is("1.0.0", ReleaseState::RolledBack));
-    assert_eq!(gateway.image(&[0; 256]).status, 404);
+    assert_eq!(gateway.image(&[0; 256]).status, 503);
+}
+
+/// Both want the runner's and the model's very bytes, which come in pieces, and the disk has room for them once.
+#[test]
+fn deployments_that_want_the_same_bytes_share_one_download() {
+    let fleet = Fleet::start();
+    fleet.state().cut_after = Some(CUT);
+    let mut deployments = Vec::new();
+    for name in ["digits", "copy"] {
+        let deployment = DeploymentRef { name: name.to_owned(), ..deployment() };
+        // The same contract, so that all four layers are the same.
+        let release =
+            fleet.release_of(&deployment, &crate::models::digits("1.0.0"), "1.0.0", 1, fleet.key(Role::Release));
+        let (want, stable) = (Some(release.clone()), Some(release));
+        let model = if name == "copy" { "other" } else { "digits" }.to_owned();
+        deployments.push(AssignedDeployment { deployment, model, want, stable, trial: trial() });
+    }
+    let runner = fleet.runner_signed_by(Role::Runtime);
+    let blobs: u64 = fleet.state().blobs.values().map(|bytes| bytes.len() as u64).sum();
+    fleet.assign_all(deployments, Some(runner));
+    let mut gateway = Gateway::enrolled(&fleet);
+    gateway.start(&["--set", &format!("limits.disk={blobs}")]);
+    wait_for("the first is active", || gateway.answers_as("1.0.0", "active"));
+    // The other's contract says that it is of model digits: every byte of it is here, and it is refused for that alone.
+    wait_for("the second was looked at", || {
+        fleet.state().reports.iter().any(|r| r.deployment.name == "copy" && r.state == ReleaseState::RolledBack)
+    });
+    let weights = blob(&crate::models::digits("1.0.0").weights);
+    let path = format!("/v2/{NAMESPACE}/digits/blobs/{}", weights.digest);
+    let ranges: Vec<_> = fleet.state().requests.iter().filter(|(p, _)| *p == path).map(|(_, r)| r.clone()).collect();
+    let once: BTreeSet<_> = ranges.iter().collect();
+    assert_eq!(once.len(), ranges.len(), "no byte came twice: {ranges:?}");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 
 use crate::failures::one_active;
 use crate::fleet::Fleet;
-use crate::gateway::{Gateway, infer, wait_for};
+use crate::gateway::{Gateway, ask, hear, wait_for};
 use crate::script::{self, Does, bad, good};
 
 #[test]
@@ -14,24 +14,22 @@ fn sigterm_answers_whoever_is_in_flight_or_waits_to_be_accepted() {
     let (_fleet, mut gateway, _) =
         one_active(Does::Loop, script::limits(2_000, 16), &["--set", "serve.max_connections=1"]);
     let address = gateway.address();
-    std::thread::scope(|scope| {
-        let stuck = scope.spawn(|| infer(&address, &bad()).unwrap());
-        let mut waiting: Vec<_> = (0..3)
-            .map(|_| {
-                let mut stream = TcpStream::connect(&address).unwrap();
-                stream.write_all(b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
-                stream
-            })
-            .collect();
-        assert!(gateway.terminate());
-        // Its release failed, but it has its answer.
-        assert_eq!(stuck.join().unwrap().status, 500);
-        for stream in &mut waiting {
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer).unwrap();
-            assert!(answer.starts_with("HTTP/1.1 200"), "{answer:?}");
-        }
-    });
+    let stuck = ask(&address, &bad()).unwrap();
+    let mut waiting: Vec<_> = (0..3)
+        .map(|_| {
+            let mut stream = TcpStream::connect(&address).unwrap();
+            stream.write_all(b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+            stream
+        })
+        .collect();
+    assert!(gateway.terminate());
+    // Its release failed, but it has its answer.
+    assert_eq!(hear(stuck).unwrap().status, 500);
+    for stream in &mut waiting {
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer:?}");
+    }
     assert!(TcpStream::connect(&address).is_err(), "it listens no more");
     assert!(!gateway.dir.path().join("http").exists());
 }

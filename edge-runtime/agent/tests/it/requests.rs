@@ -1,6 +1,7 @@
 //! What clients ask and what they are told.
 
 use std::collections::BTreeSet;
+use std::io::{Read, Write};
 
 use serde_json::{Value, json};
 
@@ -159,6 +160,37 @@ fn the_owner_bounds_requests_too() {
     let reply = gateway.call("POST", "/v2/models/digits/infer", &[], &[b' '; 1001]);
     assert_eq!(reply.status, 413, "{reply:?}");
     assert!(reply.error().contains("serve.max_request_bytes"), "{}", reply.error());
+}
+
+/// A client that promises a body and does not send it.
+#[test]
+fn a_body_that_does_not_come_is_told_so() {
+    let (_fleet, gateway) = serving_with(&["--set", "serve.body_seconds=1"]);
+    let mut stream = std::net::TcpStream::connect(gateway.address()).unwrap();
+    let head = "POST /v2/models/digits/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{\"inputs\":";
+    stream.write_all(head.as_bytes()).unwrap();
+    let (mut answer, mut bytes) = (String::new(), [0; 1024]);
+    while !answer.contains("send it at once") {
+        let n = stream.read(&mut bytes).unwrap();
+        assert!(n > 0, "{answer}");
+        answer.push_str(std::str::from_utf8(&bytes[..n]).unwrap());
+    }
+    assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("serve.body_seconds"), "{answer}");
+}
+
+/// The assignment names a model that is not here yet.
+#[test]
+fn a_model_that_is_on_its_way_is_not_unknown() {
+    let fleet = Fleet::start();
+    fleet.assign(None, None);
+    let gateway = Gateway::started(&fleet);
+    wait_for("the gateway heard of it", || gateway.call("GET", "/v2/models/digits/ready", &[], b"").status == 503);
+    let reply = gateway.image(&[0; 256]);
+    assert_eq!((reply.status, reply.header("retry-after")), (503, Some("5")), "{reply:?}");
+    assert!(reply.error().contains("no release of \"digits\" is active here yet"), "{}", reply.error());
+    let index = gateway.call("POST", "/v2/repository/index", &[], b"").json();
+    assert_eq!((&index[0]["name"], &index[0]["state"]), (&json!("digits"), &json!("LOADING")));
+    assert_eq!(gateway.call("GET", "/v2/models/other", &[], b"").status, 404);
 }
 
 #[test]

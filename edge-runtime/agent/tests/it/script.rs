@@ -71,7 +71,7 @@ pub(crate) fn runner(fleet: &Fleet, counter: u64, bias: u32) -> RunnerRef {
     let wasm = [&wasm[..], &[0, 10, 1, b'n'], &counter.to_le_bytes()].concat();
     let profile = EngineProfile::host();
     let code = ballast_aot::precompile(&wasm, &profile).unwrap();
-    fleet.runner(&profile, &code, Digest::of(&wasm), counter, Role::Runtime)
+    fleet.runner(&profile, &code, Digest::of(&wasm), counter, fleet.key(Role::Runtime))
 }
 
 /// A bundle of the scripted guest: release `number` answers with `number`.
@@ -84,8 +84,15 @@ pub(crate) fn bundle(version: &str, number: u8, does: Does, limits: Limits) -> A
     });
     artifacts.weights[0] = does as u8;
     artifacts.weights[1] = number;
-    artifacts.golden = golden(number);
+    artifacts.golden = golden(number, "scores");
     artifacts
+}
+
+/// The same release with an output called `labels`.
+pub(crate) fn with_labels(artifacts: Artifacts) -> Artifacts {
+    let (plan, golden) = (models::plan_with_labels(), golden(artifacts.weights[1], "labels"));
+    let artifacts = models::with_contract(artifacts, |contract| contract.outputs[0].name = "labels".to_owned());
+    Artifacts { plan, golden, ..artifacts }
 }
 
 /// One that waits for one request at a time; loops end after `deadline_millis`.
@@ -94,10 +101,10 @@ pub(crate) fn limits(deadline_millis: u64, max_queue: u32) -> Limits {
 }
 
 /// Two vectors of the good image.
-fn golden(number: u8) -> Vec<u8> {
+fn golden(number: u8, output: &str) -> Vec<u8> {
     let header = json!({
         "inputs/image": {"dtype": "F32", "shape": [2, 1, 1, 8, 8], "data_offsets": [0, 512]},
-        "outputs/scores": {"dtype": "F32", "shape": [2, 1, 10], "data_offsets": [512, 592]},
+        (format!("outputs/{output}")): {"dtype": "F32", "shape": [2, 1, 10], "data_offsets": [512, 592]},
     })
     .to_string();
     let scores = [&f32::from(number).to_le_bytes()[..], &[0; 36]].concat();
