@@ -104,6 +104,8 @@ reasons!(
     ContractChanged "Inputs or outputs differ from the stable release's, and model.allowContractChange is not set.",
     CompilerCrashed "The compiler died twice on this input.",
     DoesNotFit "No variant fits any target.",
+    CompilerUnavailable "The compiler could not do its work; it is tried again.",
+    ClockBehind "The operator's clock is more than a day behind the last release: nothing is signed until it is set.",
     BundleUnavailable "A bundle could not be stored, or is lost and was not built again with the same digest; it is tried again.",
     NotStalled "Nothing holds it up.",
     NotDegraded "It serves everywhere as wanted.",
@@ -142,7 +144,7 @@ some_reasons!(
 );
 some_reasons!(
     /// What holds a release up and may pass by itself.
-    Obstacle: SourceUnavailable, BundleUnavailable,
+    Obstacle: SourceUnavailable, CompilerUnavailable, BundleUnavailable, ClockBehind,
 );
 
 /// What is going on with the release of the observed generation.
@@ -160,7 +162,9 @@ pub enum Situation {
     NoGatewaySelected,
     /// The selector matches nothing any more; bundles are there.
     NoGatewayLeft,
-    /// Gateways are selected, none is eligible.
+    /// Gateways are selected, none is of a hardware target that the release may be built for; nothing is built.
+    NoTargetSelected,
+    /// Gateways are selected, none is eligible; bundles are there.
     NoEligibleGateway,
     /// In a step.
     RollingOut,
@@ -190,6 +194,7 @@ impl Situation {
         let rest = [
             Self::NoGatewaySelected,
             Self::NoGatewayLeft,
+            Self::NoTargetSelected,
             Self::NoEligibleGateway,
             Self::RollingOut,
             Self::WaitingForGateways,
@@ -260,6 +265,10 @@ pub const fn row(situation: Situation, some_unsupported: bool) -> Row {
         Situation::NoGatewayLeft => {
             let why = Reason::NoGatewaySelected;
             Row { phase: Phase::Waiting, cells: cells((False, why), signed, (False, why), (True, why), WELL) }
+        }
+        Situation::NoTargetSelected => {
+            let why = Reason::NoEligibleGateway;
+            Row { phase: Phase::Waiting, cells: cells((False, why), (False, why), (False, why), (True, why), WELL) }
         }
         Situation::NoEligibleGateway => {
             let why = Reason::NoEligibleGateway;

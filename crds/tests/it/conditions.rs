@@ -87,6 +87,7 @@ fn no_situation_is_left_out() {
             | Situation::Compiling
             | Situation::NoGatewaySelected
             | Situation::NoGatewayLeft
+            | Situation::NoTargetSelected
             | Situation::NoEligibleGateway
             | Situation::RollingOut
             | Situation::WaitingForGateways
@@ -99,8 +100,8 @@ fn no_situation_is_left_out() {
             | Situation::CompleteSomeFailed => plain += 1,
         }
     }
-    assert_eq!(plain, 14);
-    assert_eq!(all.len(), 14 + Obstacle::ALL.len() + Refusal::ALL.len());
+    assert_eq!(plain, 15);
+    assert_eq!(all.len(), 15 + Obstacle::ALL.len() + Refusal::ALL.len());
     let distinct: std::collections::HashSet<_> = all.iter().collect();
     assert_eq!(distinct.len(), all.len());
 }

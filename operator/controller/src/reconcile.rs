@@ -244,7 +244,7 @@ impl Controller {
         }
         if record.last_counter.is_some_and(|c| c.0 > now.0.saturating_add(CLOCK_BEHIND)) {
             let message = "this machine's clock is more than a day behind the last release's counter; set the clock";
-            record.releases[index].enter(Phase::Compiling, Reason::Compiling, message, now);
+            record.releases[index].enter(Phase::Compiling, Reason::ClockBehind, message, now);
             return Ok(());
         }
         if record.releases[index].number.is_none() {
@@ -539,7 +539,7 @@ fn failure_reason(error: &BuilderError) -> Reason {
         BuilderError::Fetch(FetchError::Unavailable { .. }) => Reason::SourceUnavailable,
         BuilderError::Fetch(FetchError::Uri { .. } | FetchError::TooLarge { .. }) => Reason::InvalidSpec,
         BuilderError::Build(BuildError::Crashed(_)) => Reason::CompilerCrashed,
-        BuilderError::Build(BuildError::Failed(_) | BuildError::State(_)) => Reason::Compiling,
+        BuilderError::Build(BuildError::Failed(_) | BuildError::State(_)) => Reason::CompilerUnavailable,
     }
 }
 

@@ -70,7 +70,7 @@ fn situation(release: &Release) -> Situation {
     let reason = release.reason();
     match release.phase {
         Phase::Compiling if reason == Reason::NoGatewaySelected => Situation::NoGatewaySelected,
-        Phase::Compiling if reason == Reason::NoEligibleGateway => Situation::NoEligibleGateway,
+        Phase::Compiling if reason == Reason::NoEligibleGateway => Situation::NoTargetSelected,
         Phase::Compiling => match Situation::unsigned(reason) {
             obstacle @ Situation::Retrying(_) => obstacle,
             _ => Situation::Compiling,

@@ -1,5 +1,6 @@
 //! The controller from the outside: objects and syncs in, assignments and status out.
 
+mod conditions;
 mod directory;
 mod garbage;
 mod harness;
