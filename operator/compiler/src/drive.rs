@@ -100,11 +100,11 @@ fn plan(request: &CompileRequest) -> Result<(Compiled, Verdict), Verdict> {
             });
             return Err(refused(VerdictReason::NotLowered, unsupported.collect(), message));
         }
-        Err(e @ LowerError::Plan(_)) => {
+        Err(ref e @ LowerError::Plan(ref why)) => {
             return Err(refused(
                 VerdictReason::NotLowered,
                 Vec::new(),
-                format!("This is a fault of the compiler: {e}."),
+                format!("This is a fault of the compiler: {e}: {why}."),
             ));
         }
     };

@@ -19,8 +19,8 @@ pub enum StateError {
     NotWritable {
         /// The directory.
         path: PathBuf,
-        /// Why.
-        source: io::Error,
+        /// Why. In the sentence, so no `source()` besides: most who say this error say only its sentence.
+        r#source: io::Error,
     },
     /// Another process has it.
     #[error("the state directory {0} is held by a running ballast-operator; stop it, or choose another --state")]
@@ -32,8 +32,8 @@ pub enum StateError {
         doing: &'static str,
         /// On what.
         path: PathBuf,
-        /// Why.
-        source: io::Error,
+        /// Why. In the sentence, as above.
+        r#source: io::Error,
     },
     /// A file of a newer version, or damaged.
     #[error(
@@ -183,6 +183,10 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         let Err(error) = StateDir::open(&file.path().join("state"), UnixMillis(1)) else { panic!("opened") };
         assert!(error.to_string().contains("choose another --state"), "{error}");
+        // By itself, and with all its causes as `main` prints it: why is said, and said once.
+        for text in [error.to_string(), format!("{:#}", anyhow::Error::from(error))] {
+            assert_eq!(text.matches("Not a directory").count(), 1, "{text}");
+        }
     }
 
     #[test]

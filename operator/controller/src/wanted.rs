@@ -21,12 +21,12 @@ pub enum InvalidWish {
     Quantity {
         /// Path below spec.
         field: &'static str,
-        /// What is wrong with it.
-        source: QuantityError,
+        /// What is wrong with it. In the sentence, so no `source()` besides.
+        r#source: QuantityError,
     },
     /// The rollout.
     #[error("spec.{0}")]
-    Rollout(#[from] PolicyError),
+    Rollout(PolicyError),
     /// Anything else.
     #[error("spec.{field}: {message}")]
     Field {
@@ -177,7 +177,7 @@ impl Wanted {
                 min_requests: u64::try_from(trial.min_requests).unwrap_or(1),
                 max_failures: u64::try_from(trial.max_failures).unwrap_or(0),
             },
-            policy: Policy::new(&spec.rollout, sync_millis)?,
+            policy: Policy::new(&spec.rollout, sync_millis).map_err(InvalidWish::Rollout)?,
             history: usize::try_from(spec.revision_history_limit).unwrap_or(0),
             allow_contract_change: spec.model.allow_contract_change,
             retry,
@@ -212,4 +212,23 @@ fn limits(runtime: &ballast_crds::Runtime) -> Result<RuntimeLimits, InvalidWish>
         instances: u32::try_from(runtime.instances).unwrap_or(1),
         max_queue: u32::try_from(runtime.max_queue).unwrap_or(1),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_with_a_field_is_said_once_however_it_is_printed() {
+        let wrong = ballast_crds::Span::from("soon").millis().unwrap_err();
+        let cause = wrong.to_string();
+        let deep = PolicyError::Quantity { field: "soak", source: wrong.clone() };
+        for (error, start) in [
+            (InvalidWish::Quantity { field: "runtime.deadline", source: wrong }, "spec.runtime.deadline: "),
+            (InvalidWish::Rollout(deep), "spec.rollout.soak: "),
+        ] {
+            assert_eq!(error.to_string(), format!("{start}{cause}"));
+            assert_eq!(format!("{:#}", anyhow::Error::from(error)), format!("{start}{cause}"));
+        }
+    }
 }

@@ -18,7 +18,8 @@ use tokio::sync::watch;
 pub struct AdminError {
     doing: &'static str,
     path: PathBuf,
-    source: io::Error,
+    /// In the sentence, so no `source()` besides.
+    r#source: io::Error,
 }
 
 /// A bound socket.

@@ -31,13 +31,12 @@ const MAX_CSR: usize = 8 << 10;
 #[derive(Debug, thiserror::Error)]
 pub enum CaError {
     /// The CA's own files.
-    #[error("the CA's {what} cannot be used; restore it from the backup")]
+    #[error("the CA's {what} cannot be used: {source}; restore it from the backup")]
     Broken {
         /// `key` or `certificate`.
         what: &'static str,
-        /// Why.
-        #[source]
-        source: rcgen::Error,
+        /// Why. In the sentence, so no `source()` besides.
+        r#source: rcgen::Error,
     },
     /// The request of a gateway.
     #[error(
@@ -45,8 +44,8 @@ pub enum CaError {
     )]
     Csr(String),
     /// Signing failed.
-    #[error("a certificate could not be made")]
-    Sign(#[source] rcgen::Error),
+    #[error("a certificate could not be made: {0}")]
+    Sign(rcgen::Error),
     /// A peer's certificate is not one of ours.
     #[error("the client certificate does not name a gateway of this fleet: {0}")]
     Peer(String),

@@ -9,12 +9,12 @@ use ballast_bundle::{Blob, Digest, NamespaceUid};
 
 /// A document could not be read or written.
 #[derive(Debug, thiserror::Error)]
-#[error("{path} cannot be {doing}")]
+#[error("{path} cannot be {doing}: {source}")]
 pub struct DocumentsError {
     doing: &'static str,
     path: PathBuf,
-    #[source]
-    source: std::io::Error,
+    /// In the sentence, so no `source()` besides.
+    r#source: std::io::Error,
 }
 
 /// The store of assignments.

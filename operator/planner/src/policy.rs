@@ -29,8 +29,8 @@ pub enum PolicyError {
     Quantity {
         /// Below `spec.rollout`.
         field: &'static str,
-        /// What is wrong with it.
-        source: QuantityError,
+        /// What is wrong with it. In the sentence, so no `source()` besides.
+        r#source: QuantityError,
     },
     /// No step.
     #[error("rollout.steps is empty; write at least gateways: \"100%\"")]

@@ -25,11 +25,13 @@ fn blob_path(gateway: &Gateway, digest: &Digest) -> PathBuf {
     gateway.dir.path().join("blobs/sha256").join(digest.hex())
 }
 
-/// Puts everything that the fleet has into the gateway's store, as who owns the disk can.
-fn plant(fleet: &Fleet, gateway: &Gateway) {
+/// Puts everything that the fleet has into the gateway's store, as who owns the disk can. Without the `real` statement:
+/// with it the gateway would mend itself from its own disk before a test has looked.
+fn plant(fleet: &Fleet, gateway: &Gateway, real: &Blob) {
     for (digest, bytes) in &fleet.state().blobs {
         std::fs::write(blob_path(gateway, digest), bytes).unwrap();
     }
+    std::fs::remove_file(blob_path(gateway, &real.digest)).unwrap();
 }
 
 fn edit(gateway: &Gateway, file: &str, change: impl FnOnce(&mut Value)) {
@@ -61,11 +63,11 @@ fn an_exchanged_key_stops_new_installs_and_nothing_that_runs() {
 
 #[test]
 fn a_release_that_a_stranger_signed_does_not_run_though_the_slot_names_it() {
-    let (mut fleet, mut gateway, _) = active();
+    let (mut fleet, mut gateway, real) = active();
     gateway.kill();
     fleet.down();
     let forged = fleet.release_of(&deployment(), &models::digits("2.0.0"), "2.0.0", 2, &stranger(Role::Release));
-    plant(&fleet, &gateway);
+    plant(&fleet, &gateway, &real.statement);
     edit(&gateway, "slots/digits.json", |file| {
         file["state"]["active"]["release"] = json!(forged);
         file["installed"][0][0] = json!({"number": forged.number, "manifest": forged.manifest.digest});
@@ -84,7 +86,7 @@ fn a_runner_that_a_stranger_signed_does_not_run_though_the_state_names_it() {
     let (profile, code) = models::runner();
     let wasm = Digest::of(ballast_aot::RUNNER_WASM);
     let forged = fleet.runner(profile, code, wasm, 2, &stranger(Role::Runtime));
-    plant(&fleet, &gateway);
+    plant(&fleet, &gateway, &fleet.runner_signed_by(Role::Runtime).statement);
     edit(&gateway, "runner.json", |file| file["active"]["reference"] = json!(forged));
     gateway.start(&[]);
     assert_eq!(gateway.image(&[0; 256]).status, 503);

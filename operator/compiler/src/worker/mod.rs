@@ -61,8 +61,8 @@ pub enum WorkerError {
     Start {
         /// The program.
         exe: String,
-        /// Why.
-        source: std::io::Error,
+        /// Why. In the sentence, so no `source()` besides.
+        r#source: std::io::Error,
     },
     /// The worker could not shut itself off from files and network, and so did not begin.
     #[error("the worker refused to run without isolation: {0}")]
@@ -77,7 +77,7 @@ pub enum WorkerError {
     },
     /// The parent could not hear it or see it end.
     #[error("the worker could not be listened to: {0}")]
-    Pipe(#[source] std::io::Error),
+    Pipe(std::io::Error),
     /// It hit its memory limit.
     #[error("the worker needed more than its {limit} bytes of memory")]
     Memory {

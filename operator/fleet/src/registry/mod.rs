@@ -27,15 +27,14 @@ pub const MAX_MANIFEST: usize = 4 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
     /// The volume.
-    #[error("{path} in the registry cannot be {doing}")]
+    #[error("{path} in the registry cannot be {doing}: {source}")]
     Io {
         /// What was tried.
         doing: &'static str,
         /// On what.
         path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
+        /// Why. In the sentence, so no `source()` besides: it goes into statuses and logs as it stands.
+        r#source: io::Error,
     },
     /// A manifest is not JSON, or too big.
     #[error("this is not a manifest: {0}")]

@@ -141,6 +141,28 @@ async fn who_never_ends_its_handshake_is_cut() {
     assert_eq!(silent.read_to_end(&mut rest).await.unwrap_or(0), 0);
 }
 
+/// Why, once: in the sentence, and not again among its causes, which many print behind it.
+fn said_once(error: &dyn std::error::Error, why: &str) {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    assert!(text.contains(why), "{text}");
+    while let Some(next) = cause {
+        text = format!("{text}: {next}");
+        cause = next.source();
+    }
+    assert_eq!(text.matches(why).count(), 1, "{text}");
+}
+
+#[test]
+fn a_volume_that_fails_says_why() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let path = file.path().join("below");
+    let Err(error) = ballast_fleet::registry::Registry::open(&path) else { panic!("opened") };
+    said_once(&error, "Not a directory");
+    let Err(error) = ballast_fleet::Documents::open(&path) else { panic!("opened") };
+    said_once(&error, "Not a directory");
+}
+
 #[tokio::test]
 async fn a_port_in_use_is_named() {
     let taken = FleetServer::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
@@ -162,6 +184,7 @@ async fn the_administrators_socket_is_private_and_belongs_to_one_process() {
     AdminSocket::bind(&path).await.unwrap();
     let file = directory.path().join("file");
     std::fs::write(&file, "mine").unwrap();
-    assert!(AdminSocket::bind(&file).await.is_err());
+    let Err(error) = AdminSocket::bind(&file).await else { panic!("bound over a file") };
+    said_once(&error, "that is no socket");
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "mine");
 }
