@@ -17,16 +17,14 @@ use crate::gateways;
 use crate::objects::{Deployment, Overlay, Retry};
 use crate::records::{Phase, Record};
 use crate::status;
-use crate::tokens::Tokens;
+use crate::tokens::{Asked, TokenError};
 use ballast_crds::conditions::rfc3339;
 
 /// What the handlers need.
 #[derive(Clone)]
 pub struct Admin {
-    /// Shows.
+    /// Shows, and makes tokens.
     pub controller: Arc<Controller>,
-    /// Makes tokens.
-    pub tokens: Arc<Tokens>,
 }
 
 /// A sentence for the person, and a status for the program.
@@ -261,22 +259,21 @@ async fn token(State(admin): State<Admin>, body: axum::body::Bytes) -> Answer {
         UnixMillis(ballast_fleet::now().0.saturating_add(u64::try_from(life.as_millis()).unwrap_or(u64::MAX)));
     let namespace = wanted.namespace.as_deref().unwrap_or("default");
     let uid = admin.controller.source.namespace(namespace).map_err(bad)?;
-    let known = admin.controller.store.tokens().await.map_err(failed)?;
-    if let Some(known) = known.iter().find(|t| t.namespace == uid && t.name == wanted.name) {
-        let message = format!(
-            "there is a token {} in namespace {namespace} already ({} of {} uses left): choose another name",
-            known.name,
-            known.uses.saturating_sub(known.used),
-            known.uses
-        );
-        return Err(Refusal(StatusCode::CONFLICT, message));
-    }
-    let made = admin
-        .tokens
-        .create(&uid, namespace, &wanted.name, wanted.labels, wanted.uses, expires, wanted.allow_replace)
-        .await
-        .map_err(|e| bad(e.to_string()))?;
-    Ok(Json(json!({"token": made, "name": wanted.name, "expires": rfc3339(expires)})))
+    let asked = Asked {
+        namespace: uid,
+        namespace_name: namespace.to_owned(),
+        name: wanted.name,
+        labels: wanted.labels,
+        uses: wanted.uses,
+        expires,
+        allow_replace: wanted.allow_replace,
+    };
+    let made = admin.controller.new_token(&asked).await.map_err(|e| match e {
+        TokenError::Taken(message) => Refusal(StatusCode::CONFLICT, message),
+        TokenError::Store(e) => failed(e),
+        other => bad(other.to_string()),
+    })?;
+    Ok(Json(json!({"token": made, "name": asked.name, "expires": rfc3339(expires)})))
 }
 
 fn failed(error: ballast_fleet::store::StoreError) -> Refusal {

@@ -15,7 +15,6 @@ use ballast_fleet::store::{GatewayRow, GatewayStore, StoreError, StoredReport};
 use ballast_fleet::{BoxFuture, Dispatch, Dispatched, Documents, Fleet, Wish};
 use tokio::sync::watch;
 
-use crate::administer::{self, KeptTokens};
 use crate::builder::Builder;
 use crate::hearing::Hearing;
 use crate::jobs::Jobs;
@@ -28,6 +27,7 @@ use crate::serving::Published;
 use crate::state::{StateDir, StateError};
 use crate::targets::{Target, Targets};
 use crate::tidy::Tidied;
+use crate::token_objects::{self, KeptTokens};
 use crate::tokens::Tokens;
 
 /// Passes while something is under way: deadlines and soaks are noticed this late at most.
@@ -68,6 +68,8 @@ pub struct Controller {
     pub(crate) wishes: RwLock<HashMap<(NamespaceUid, GatewayId), Wish>>,
     pub(crate) tokens: Arc<Tokens>,
     pub(crate) kept_tokens: Mutex<KeptTokens>,
+    /// Held while somebody looks whether a token's name is free and takes it.
+    pub(crate) naming: tokio::sync::Mutex<()>,
     pub(crate) preparing: Mutex<HashSet<(NamespaceUid, TargetName)>>,
     pub(crate) rations: Mutex<HashMap<(DeploymentRef, ReleaseNumber), Arc<Ration>>>,
     pub(crate) documents: Arc<Documents>,
@@ -92,7 +94,7 @@ impl Controller {
         release_key: Arc<SigningKey>,
         epoch: u32,
     ) -> Result<Arc<Self>, StateError> {
-        let kept_tokens = administer::load(&state)?;
+        let kept_tokens = token_objects::load(&state)?;
         let records: BTreeMap<_, _> =
             records::load_all(&state)?.into_iter().map(|r| (r.deployment.clone(), r)).collect();
         let saved = records.values().map(|r| (r.deployment.clone(), fingerprint(r))).collect();
@@ -118,6 +120,7 @@ impl Controller {
             wishes: RwLock::default(),
             tokens,
             kept_tokens: Mutex::new(kept_tokens),
+            naming: tokio::sync::Mutex::default(),
             preparing: Mutex::default(),
             rations: Mutex::default(),
             documents,

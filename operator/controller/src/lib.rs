@@ -29,6 +29,7 @@ pub mod state;
 mod status;
 mod targets;
 mod tidy;
+mod token_objects;
 pub mod tokens;
 mod trust;
 mod wanted;

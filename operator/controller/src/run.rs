@@ -97,7 +97,7 @@ pub async fn serve(args: RunArgs, compiler: Arc<dyn Compiler>, end: impl Future<
         source,
         Arc::new(Builder { fetcher, workers }),
         runners,
-        Arc::clone(&tokens),
+        tokens,
         Arc::clone(&keys.release),
         epoch,
     )?;
@@ -116,7 +116,7 @@ pub async fn serve(args: RunArgs, compiler: Arc<dyn Compiler>, end: impl Future<
     state::write(&state.path("endpoint"), format!("{}\n", endpoint.url).as_bytes(), 0o644)?;
 
     let (stop, stopped) = watch::channel(false);
-    let admin = admin::router(Admin { controller: Arc::clone(&controller), tokens });
+    let admin = admin::router(Admin { controller: Arc::clone(&controller) });
     let admin = tokio::spawn(socket.serve(admin, stopped.clone()));
     let passes = tokio::spawn(Arc::clone(&controller).run(Arc::clone(&fleet), stopped.clone()));
     let mut serving = tokio::spawn(server.serve(fleet, endpoint.hosts, stopped));

@@ -24,9 +24,31 @@ pub enum TokenError {
     /// Store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Somebody has the name.
+    #[error("{0}")]
+    Taken(String),
     /// Randomness.
     #[error("no randomness for a token: {0}")]
     Random(String),
+}
+
+/// What a token is to be.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    /// Where gateways enrol with it.
+    pub namespace: NamespaceUid,
+    /// The namespace's name.
+    pub namespace_name: String,
+    /// Its own.
+    pub name: String,
+    /// Given to every gateway.
+    pub labels: Labels,
+    /// How many may enrol.
+    pub uses: u32,
+    /// Until when.
+    pub expires: UnixMillis,
+    /// Gateways that enrolled before may do so again.
+    pub allow_replace: bool,
 }
 
 /// Makes tokens.
@@ -44,18 +66,8 @@ impl Tokens {
     }
 
     /// Makes or updates a token and returns its text. The secret stays the same as long as its file is there.
-    #[expect(clippy::too_many_arguments, reason = "they are the fields of one object")]
-    pub async fn create(
-        &self,
-        namespace: &NamespaceUid,
-        namespace_name: &str,
-        name: &str,
-        labels: Labels,
-        uses: u32,
-        expires: UnixMillis,
-        allow_replace: bool,
-    ) -> Result<String, TokenError> {
-        let path = self.path(namespace_name, name)?;
+    pub async fn create(&self, asked: &Asked) -> Result<String, TokenError> {
+        let path = self.path(&asked.namespace_name, &asked.name)?;
         let known = std::fs::read_to_string(&path).ok().and_then(|text| Token::from_text(&text).ok());
         let token = match known {
             Some(token) => Token { endpoint: self.endpoint.clone(), ca_sha256: self.ca, ..token },
@@ -63,13 +75,13 @@ impl Tokens {
         };
         let record = TokenRecord {
             hash: hash(&token.secret),
-            name: name.to_owned(),
-            namespace: namespace.clone(),
-            labels,
-            uses,
+            name: asked.name.clone(),
+            namespace: asked.namespace.clone(),
+            labels: asked.labels.clone(),
+            uses: asked.uses,
             used: 0,
-            expires,
-            allow_replace,
+            expires: asked.expires,
+            allow_replace: asked.allow_replace,
         };
         // The store first: whoever finds the file can use it.
         self.store.put_token(record).await?;

@@ -5,4 +5,6 @@ mod directory;
 mod garbage;
 mod harness;
 mod rollouts;
+mod start;
+mod tokens;
 mod wishes;
