@@ -1,0 +1,155 @@
+//! From builds to a signed release in the registry, or to a refusal. *Client*: state directory and registry.
+
+use ballast_bundle::{Counter, ReleaseNumber, UnixMillis};
+use ballast_compiler::VerdictReason;
+use ballast_crds::conditions::Reason;
+
+use super::build::target_build;
+use crate::builder::Builds;
+use crate::controller::Controller;
+use crate::records::{Phase, Record, Release};
+use crate::rollout::RolloutState;
+use crate::state::StateError;
+use crate::wanted::Wanted;
+
+/// A clock this far behind the last counter is wrong: nothing is issued under it.
+const CLOCK_BEHIND: u64 = 24 * 3600 * 1000;
+
+impl Controller {
+    /// Refuses, or gives the release its counter and signs it. *Client.*
+    pub(super) fn sign(
+        &self,
+        wanted: &Wanted,
+        record: &mut Record,
+        index: usize,
+        builds: &Builds,
+        now: UnixMillis,
+    ) -> Result<(), StateError> {
+        let release = &mut record.releases[index];
+        for (name, built) in builds {
+            release.targets.insert(name.clone(), target_build(built));
+        }
+        if let Some((reason, message)) = refusal(builds) {
+            release.enter(Phase::Refused, reason, message, now);
+            tracing::warn!(deployment = %wanted.deployment, version = wanted.version, %reason, "release refused; nothing was signed");
+            return Ok(());
+        }
+        if let Some(message) = self.contract_change(wanted, record, builds) {
+            record.releases[index].enter(Phase::Refused, Reason::ContractChanged, message, now);
+            return Ok(());
+        }
+        if record.last_counter.is_some_and(|c| c.0 > now.0.saturating_add(CLOCK_BEHIND)) {
+            let message = "this machine's clock is more than a day behind the last release's counter; set the clock";
+            record.releases[index].enter(Phase::Compiling, Reason::ClockBehind, message, now);
+            return Ok(());
+        }
+        if record.releases[index].number.is_none() {
+            let counter = Counter::next(record.last_counter, now.0);
+            record.last_counter = Some(counter);
+            record.releases[index].number = Some(ReleaseNumber { epoch: self.epoch, counter });
+        }
+        // Durable before anything is signed: a number is never given out twice, whenever this process dies.
+        self.save(record)?;
+        let published = self.publish(wanted, &mut record.releases[index], builds);
+        let release = &mut record.releases[index];
+        match published {
+            Ok(()) => {
+                release.rollout = RolloutState::default();
+                release.enter(Phase::RollingOut, Reason::RollingOut, "", now);
+                tracing::info!(deployment = %wanted.deployment, version = wanted.version, number = ?release.number, "release signed and published");
+                self.save(record)
+            }
+            Err(e) => {
+                release.enter(Phase::Compiling, Reason::BundleUnavailable, e, now);
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) fn publish(&self, wanted: &Wanted, release: &mut Release, builds: &Builds) -> Result<(), String> {
+        let Some(number) = release.number else { return Err("the release has no number".into()) };
+        for (name, built) in builds {
+            let Some(artifacts) = &built.artifacts else { continue };
+            let reference = crate::publish::publish(
+                &self.registry,
+                &self.release_key,
+                &wanted.deployment,
+                &wanted.version,
+                number,
+                name,
+                artifacts,
+            )
+            .map_err(|e| e.to_string())?;
+            release.targets.entry(name.clone()).or_insert_with(|| target_build(built)).release = Some(reference);
+        }
+        Ok(())
+    }
+
+    fn contract_change(&self, wanted: &Wanted, record: &Record, builds: &Builds) -> Option<String> {
+        if wanted.allow_contract_change {
+            return None;
+        }
+        let stable = record.stable()?;
+        builds.iter().find_map(|(name, built)| {
+            let new: ballast_bundle::Contract = serde_json::from_slice(&built.artifacts.as_ref()?.contract).ok()?;
+            let old = self.contract_of(stable.for_target(name)?)?;
+            (new.inputs != old.inputs || new.outputs != old.outputs).then(|| {
+                format!(
+                    "inputs or outputs differ from those of {} on {name}; clients would break: set model.allowContractChange if that is meant",
+                    stable.version
+                )
+            })
+        })
+    }
+}
+
+/// Why nothing may be signed. One target that answers wrongly condemns the release; one that is too small does not.
+fn refusal(builds: &Builds) -> Option<(Reason, String)> {
+    let wrong: Vec<_> = builds.iter().filter(|(_, b)| b.verdict.reason == VerdictReason::GoldenMismatch).collect();
+    if let Some((name, built)) = wrong.first() {
+        let message = format!("on {name}: {} Nothing was signed.", sentence(&built.verdict.message));
+        return Some((Reason::GoldenMismatch, message));
+    }
+    if builds.values().any(|b| b.artifacts.is_some()) {
+        return None;
+    }
+    let (name, built) = builds.iter().next()?;
+    let more = match builds.len() - 1 {
+        0 => String::new(),
+        1 => " (and on one more target)".to_owned(),
+        n => format!(" (and on {n} more targets)"),
+    };
+    Some((reason_name(built.verdict.reason), format!("on {name}{more}: {}", built.verdict.message)))
+}
+
+/// With a full stop, whether or not it has one.
+fn sentence(text: &str) -> String {
+    let text = text.trim_end();
+    if text.ends_with(['.', '!', '?']) { text.to_owned() } else { format!("{text}.") }
+}
+
+/// A verdict's reason as a condition's.
+const fn reason_name(reason: VerdictReason) -> Reason {
+    match reason {
+        VerdictReason::Fits | VerdictReason::NotLowered => Reason::DoesNotFit,
+        VerdictReason::NotOnnx => Reason::NotOnnx,
+        VerdictReason::UnsupportedOperators => Reason::UnsupportedOperators,
+        VerdictReason::UnsupportedType => Reason::UnsupportedType,
+        VerdictReason::OpenDimensions => Reason::OpenDimensions,
+        VerdictReason::InvalidInputs => Reason::InvalidSpec,
+        VerdictReason::MemoryExceeded => Reason::MemoryExceeded,
+        VerdictReason::DeadlineExceeded => Reason::DeadlineExceeded,
+        VerdictReason::InvalidGolden | VerdictReason::GoldenMismatch => Reason::GoldenMismatch,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::sentence;
+
+    #[test]
+    fn a_sentence_ends_once() {
+        assert_eq!(sentence("The model is wrong."), "The model is wrong.");
+        assert_eq!(sentence("the model is wrong \n"), "the model is wrong.");
+    }
+}
