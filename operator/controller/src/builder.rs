@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ballast_bundle::{Digest, TargetName};
 use ballast_compiler::{Artifacts, CompileOutcome, CompileRequest, Verdict, VerdictReason};
 
+use crate::compilation::Compilation;
 use crate::fetch::{FetchError, Fetcher, MAX_GOLDEN, MAX_MODEL};
 use crate::targets::Target;
 use crate::wanted::{SourceRef, Wanted};
@@ -90,7 +91,7 @@ impl Builder {
                 (Arc::clone(self), Arc::clone(wanted), Arc::clone(&models), golden.clone());
             running.spawn(async move {
                 let name = target.name.clone();
-                builder.for_target(&wanted, &target, &models, golden.as_deref()).await.map(|built| (name, built))
+                builder.for_target(&wanted, &target, &models, golden).await.map(|built| (name, built))
             });
         }
         let mut builds = Builds::new();
@@ -111,13 +112,13 @@ impl Builder {
         wanted: &Wanted,
         target: &Target,
         models: &BTreeMap<Digest, Arc<Vec<u8>>>,
-        golden: Option<&Vec<u8>>,
+        golden: Option<Arc<Vec<u8>>>,
     ) -> Result<Built, BuilderError> {
         let mut first = None;
         for variant in &wanted.variants {
             let Some(model) = models.get(&variant.source.digest) else { continue };
             let request = CompileRequest {
-                model: model.as_ref().clone(),
+                model: Vec::new(),
                 model_name: wanted.model.clone(),
                 version: wanted.version.clone(),
                 variant: variant.name.clone(),
@@ -125,10 +126,11 @@ impl Builder {
                 inputs: wanted.inputs.clone(),
                 runtime: wanted.runtime_for(&target.name),
                 verification: wanted.verification.clone(),
-                golden: golden.cloned(),
+                golden: None,
             };
+            let compilation = Compilation { request, model: Arc::clone(model), golden: golden.clone() };
             let started = std::time::Instant::now();
-            let outcome = self.workers.compile(&wanted.deployment.namespace, request).await?;
+            let outcome = self.workers.compile(&wanted.deployment.namespace, compilation).await?;
             let millis = started.elapsed().as_millis();
             match outcome {
                 CompileOutcome::Built(artifacts) => {

@@ -11,9 +11,10 @@ use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 use ballast_bundle::Digest;
-use ballast_compiler::{Artifacts, COMPILER_VERSION, CompileOutcome, CompileRequest, Verdict};
+use ballast_compiler::{Artifacts, COMPILER_VERSION, CompileOutcome, Verdict};
 use serde::{Deserialize, Serialize};
 
+use crate::compilation::Compilation;
 use crate::state::{self, StateError};
 
 /// The artifacts of a model of the largest size that is read, or of tens of thousands of small ones.
@@ -48,11 +49,9 @@ impl Cache {
     }
 
     /// What a compilation depends on, and nothing else.
-    pub fn key(request: &CompileRequest) -> serde_json::Result<Digest> {
-        let model = Digest::of(&request.model);
-        let golden = request.golden.as_deref().map(Digest::of);
-        let small = CompileRequest { model: Vec::new(), golden: None, ..request.clone() };
-        Ok(Digest::of(&serde_json::to_vec(&(COMPILER_VERSION, model, golden, small))?))
+    pub fn key(of: &Compilation) -> serde_json::Result<Digest> {
+        let (model, golden) = (Digest::of(&of.model), of.golden.as_ref().map(|golden| Digest::of(golden)));
+        Ok(Digest::of(&serde_json::to_vec(&(COMPILER_VERSION, model, golden, &of.request))?))
     }
 
     /// What was stored under a key, whole.

@@ -19,8 +19,9 @@ use crate::fetch::Fetcher;
 use crate::runners::Runners;
 use crate::state::{self, StateDir};
 use crate::tokens::Tokens;
+use crate::trust::Roots;
 use crate::workers::Workers;
-use crate::{endpoint, keys, source, trust};
+use crate::{endpoint, keys, source};
 
 /// Runs until SIGTERM or SIGINT.
 pub fn run(args: RunArgs, compiler: Arc<dyn Compiler>) -> anyhow::Result<()> {
@@ -64,12 +65,13 @@ pub async fn serve(args: RunArgs, compiler: Arc<dyn Compiler>, end: impl Future<
     let enrolled = !store.list(None, None, 1).await?.rows.is_empty();
     // From the environment only: arguments are for everybody to read.
     let password = std::env::var("BALLAST_KEY_PASSWORD").unwrap_or_default();
-    let keys = keys::load_or_make(&state, enrolled || trust::exists(&state), password.as_bytes(), now)?;
-    trust::check_keys(&state, &keys)?;
+    let roots = Roots::load(&state)?;
+    let keys = keys::load_or_make(&state, enrolled || !roots.is_empty(), password.as_bytes(), now)?;
+    roots.check_keys(&state, &keys)?;
 
     let server = bind(args.listen, &state).await?;
     let endpoint = endpoint::resolve(args.public_endpoint.as_deref(), server.address())?;
-    let trust = Arc::new(trust::load_or_make(&state, &keys, &endpoint.url, now)?);
+    let trust = Arc::new(roots.for_endpoint(&state, &keys, &endpoint.url, now)?);
     let epoch = trust.newest().epoch;
 
     let registry = Arc::new(Registry::open(&state.path("registry"))?);

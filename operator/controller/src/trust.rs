@@ -25,74 +25,85 @@ pub struct Trust {
     assignment: Arc<SigningKey>,
 }
 
-/// Whether a trust root was ever signed here.
-pub fn exists(state: &StateDir) -> bool {
-    state.path("roots/1.json").exists()
-}
+/// All versions as they are on the disk, oldest first.
+pub struct Roots(Vec<Stored>);
 
-/// The keys must be those that the newest root names: gateways would refuse whatever others sign.
-pub fn check_keys(state: &StateDir, keys: &Keys) -> Result<(), KeyError> {
-    let stored = load(state)?;
-    let Some(Stored { root, .. }) = stored.last() else { return Ok(()) };
-    for (role, own) in roles(keys) {
-        let trusted = root.roles.get(&role);
-        if !own.keys.keys().all(|id| trusted.is_some_and(|t| t.keys.contains_key(id))) {
-            return Err(KeyError::Replaced(keys::path(state, role)));
+impl Roots {
+    /// Reads them.
+    pub fn load(state: &StateDir) -> Result<Self, StateError> {
+        let mut stored = Vec::<Stored>::new();
+        while let Some(next) = state::read_json(&state.path(format!("roots/{}.json", stored.len() + 1)))? {
+            stored.push(next);
         }
+        Ok(Self(stored))
     }
-    let own = keys.authority.certificate_pem().trim();
-    if !root.ca.iter().any(|pem| pem.trim() == own) {
-        return Err(KeyError::Replaced(state.path("keys/ca-certificate.pem")));
-    }
-    Ok(())
-}
 
-fn load(state: &StateDir) -> Result<Vec<Stored>, StateError> {
-    let mut stored = Vec::<Stored>::new();
-    while let Some(next) = state::read_json(&state.path(format!("roots/{}.json", stored.len() + 1)))? {
-        stored.push(next);
+    /// Whether none was ever signed here.
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
-    Ok(stored)
-}
 
-/// Loads the roots; makes the first, or the next when what it says of the server is not true any more.
-pub fn load_or_make(state: &StateDir, keys: &Keys, endpoint: &str, now: UnixMillis) -> Result<Trust, StateError> {
-    let mut stored = load(state)?;
-    let wanted = |version: u64, epoch: u32| TrustRoot {
-        format: 1,
-        fleet: state.installation().fleet.clone(),
-        version,
-        epoch,
-        minimum_compiler: 0,
-        roles: roles(keys),
-        ca: vec![keys.authority.certificate_pem().to_owned()],
-        endpoints: vec![endpoint.to_owned()],
-        issued: now,
-    };
-    let newest = match stored.last() {
-        None => Some(wanted(1, 1)),
-        Some(Stored { root, .. }) if root.endpoints == [endpoint.to_owned()] => None,
-        // Signed by the root keys of both versions, which here are the same.
-        Some(Stored { root, .. }) => Some(TrustRoot {
-            version: root.version + 1,
+    /// The keys must be those that the newest root names: gateways would refuse whatever others sign.
+    pub fn check_keys(&self, state: &StateDir, keys: &Keys) -> Result<(), KeyError> {
+        let Some(Stored { root, .. }) = self.0.last() else { return Ok(()) };
+        for (role, own) in roles(keys) {
+            let trusted = root.roles.get(&role);
+            if !own.keys.keys().all(|id| trusted.is_some_and(|t| t.keys.contains_key(id))) {
+                return Err(KeyError::Replaced(keys::path(state, role)));
+            }
+        }
+        let own = keys.authority.certificate_pem().trim();
+        if !root.ca.iter().any(|pem| pem.trim() == own) {
+            return Err(KeyError::Replaced(state.path("keys/ca-certificate.pem")));
+        }
+        Ok(())
+    }
+
+    /// Makes the first one, or the next when what the newest says of the server is not true any more.
+    pub fn for_endpoint(
+        self,
+        state: &StateDir,
+        keys: &Keys,
+        endpoint: &str,
+        now: UnixMillis,
+    ) -> Result<Trust, StateError> {
+        let Self(mut stored) = self;
+        let wanted = |version: u64, epoch: u32| TrustRoot {
+            format: 1,
+            fleet: state.installation().fleet.clone(),
+            version,
+            epoch,
+            minimum_compiler: 0,
+            roles: roles(keys),
+            ca: vec![keys.authority.certificate_pem().to_owned()],
             endpoints: vec![endpoint.to_owned()],
             issued: now,
-            ..root.clone()
-        }),
-    };
-    if let Some(root) = newest {
-        let envelope = sign_root(&root, &[&keys.root]);
-        let made = Stored { root, envelope };
-        state::write_json(&state.path(format!("roots/{}.json", made.root.version)), &made)?;
-        tracing::info!(version = made.root.version, "signed a trust root");
-        stored.push(made);
+        };
+        let newest = match stored.last() {
+            None => Some(wanted(1, 1)),
+            Some(Stored { root, .. }) if root.endpoints == [endpoint.to_owned()] => None,
+            // Signed by the root keys of both versions, which here are the same.
+            Some(Stored { root, .. }) => Some(TrustRoot {
+                version: root.version + 1,
+                endpoints: vec![endpoint.to_owned()],
+                issued: now,
+                ..root.clone()
+            }),
+        };
+        if let Some(root) = newest {
+            let envelope = sign_root(&root, &[&keys.root]);
+            let made = Stored { root, envelope };
+            state::write_json(&state.path(format!("roots/{}.json", made.root.version)), &made)?;
+            tracing::info!(version = made.root.version, "signed a trust root");
+            stored.push(made);
+        }
+        let newest = match stored.last() {
+            Some(last) => last.root.clone(),
+            None => return Err(StateError::Damaged { path: state.path("roots"), message: "no trust root".into() }),
+        };
+        let assignment = Arc::clone(&keys.assignment);
+        Ok(Trust { envelopes: stored.into_iter().map(|s| s.envelope).collect(), newest, assignment })
     }
-    let newest = match stored.last() {
-        Some(last) => last.root.clone(),
-        None => return Err(StateError::Damaged { path: state.path("roots"), message: "no trust root".into() }),
-    };
-    let assignment = Arc::clone(&keys.assignment);
-    Ok(Trust { envelopes: stored.into_iter().map(|s| s.envelope).collect(), newest, assignment })
 }
 
 impl Trust {
@@ -147,15 +158,18 @@ mod tests {
         let (state, other) = (open(&one), open(&two));
         keys::load_or_make(&other, false, b"", now).unwrap();
         let own = keys::load_or_make(&state, false, b"", now).unwrap();
-        check_keys(&state, &own).unwrap();
-        load_or_make(&state, &own, "https://127.0.0.1:8443", now).unwrap();
-        check_keys(&state, &own).unwrap();
+        let roots = |state| Roots::load(state).unwrap();
+        assert!(roots(&state).is_empty());
+        roots(&state).check_keys(&state, &own).unwrap();
+        roots(&state).for_endpoint(&state, &own, "https://127.0.0.1:8443", now).unwrap();
+        assert!(!roots(&state).is_empty());
+        roots(&state).check_keys(&state, &own).unwrap();
         for role in ["root", "runtime", "release", "assignment"] {
             let path = state.path(format!("keys/{role}.pem"));
             let good = std::fs::read(&path).unwrap();
             std::fs::copy(other.path(format!("keys/{role}.pem")), &path).unwrap();
             let keys = keys::load_or_make(&state, true, b"", now).unwrap();
-            let Err(error) = check_keys(&state, &keys) else { panic!("{role}: started") };
+            let Err(error) = roots(&state).check_keys(&state, &keys) else { panic!("{role}: started") };
             assert!(error.to_string().contains(&format!("keys/{role}.pem is not the one")), "{error}");
             state::write(&path, &good, 0o600).unwrap();
         }

@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ballast_bundle::{Digest, NamespaceUid};
-use ballast_compiler::{CompileOutcome, CompileRequest};
+use ballast_compiler::CompileOutcome;
 
 use crate::cache::{CACHE_BYTES, Cache};
-use crate::compilation::Compiler;
+use crate::compilation::{Compilation, Compiler};
 use crate::queue::Queue;
 use crate::state::{StateDir, StateError};
 
@@ -57,11 +57,15 @@ impl Workers {
     pub async fn compile(
         &self,
         namespace: &NamespaceUid,
-        request: CompileRequest,
+        compilation: Compilation,
     ) -> Result<CompileOutcome, BuildError> {
-        let key = Cache::key(&request).map_err(|e| BuildError::State(e.to_string()))?;
-        let cache = Arc::clone(&self.cache);
-        if let Some(outcome) = blocking(move || cache.load(&key)).await?? {
+        let (cache, of) = (Arc::clone(&self.cache), compilation.clone());
+        let (key, cached) = blocking(move || {
+            let key = Cache::key(&of).map_err(|e| BuildError::State(e.to_string()))?;
+            Ok::<_, BuildError>((key, cache.load(&key)?))
+        })
+        .await??;
+        if let Some(outcome) = cached {
             return Ok(outcome);
         }
         let slot = self.queue.enter(namespace.clone()).await;
@@ -69,7 +73,8 @@ impl Workers {
         let ran = blocking(move || {
             // Given back when the worker has ended: that nobody waits for its result any more does not end it.
             let _slot = slot;
-            compiler.compile(&request)
+            // Copied only now: however many wait, they wait with the same bytes.
+            compiler.compile(&compilation.into_request())
         })
         .await?;
         match ran {
@@ -105,7 +110,7 @@ mod tests {
     use std::sync::mpsc;
 
     use ballast_bundle::{GoldenMatch, Tolerance, UnixMillis, Verification};
-    use ballast_compiler::{RuntimeLimits, TargetSpec, WorkerError};
+    use ballast_compiler::{CompileRequest, RuntimeLimits, TargetSpec, WorkerError};
 
     use super::*;
 
@@ -123,10 +128,10 @@ mod tests {
         name.parse().unwrap()
     }
 
-    fn request() -> CompileRequest {
-        CompileRequest {
-            model: vec![1, 2, 3],
-            model_name: "m".into(),
+    fn compilation(model_name: &str) -> Compilation {
+        let request = CompileRequest {
+            model: Vec::new(),
+            model_name: model_name.into(),
             version: "1.0.0".into(),
             variant: "fp32".into(),
             target: TargetSpec {
@@ -149,7 +154,8 @@ mod tests {
                 user_golden: false,
             },
             golden: None,
-        }
+        };
+        Compilation { request, model: Arc::new(vec![1, 2, 3]), golden: None }
     }
 
     /// How often one input was tried in four attempts, and what the last one said.
@@ -159,9 +165,9 @@ mod tests {
         let compiler = Arc::new(Failing(error, AtomicU32::new(0)));
         let workers = Workers::new(&state, Arc::<Failing>::clone(&compiler), 1);
         for _ in 0..3 {
-            workers.compile(&namespace("a"), request()).await.unwrap_err();
+            workers.compile(&namespace("a"), compilation("m")).await.unwrap_err();
         }
-        let last = workers.compile(&namespace("a"), request()).await.unwrap_err();
+        let last = workers.compile(&namespace("a"), compilation("m")).await.unwrap_err();
         (compiler.1.load(Ordering::Relaxed), last)
     }
 
@@ -184,6 +190,7 @@ mod tests {
 
     impl Compiler for Stepped {
         fn compile(&self, request: &CompileRequest) -> Result<CompileOutcome, WorkerError> {
+            assert_eq!(request.model, [1, 2, 3]);
             self.0.lock().unwrap().send(request.model_name.clone()).unwrap();
             self.1.lock().unwrap().recv().unwrap();
             Err(WorkerError::Isolation("stepped".into()))
@@ -201,8 +208,7 @@ mod tests {
         let mut tasks = tokio::task::JoinSet::new();
         let mut ask = |name: &'static str| {
             let workers = Arc::clone(&workers);
-            let request = CompileRequest { model_name: name.into(), ..request() };
-            tasks.spawn(async move { workers.compile(&namespace(name), request).await });
+            tasks.spawn(async move { workers.compile(&namespace(name), compilation(name)).await });
         };
         let waiting = async |count| {
             for _ in 0..10_000 {
