@@ -23,8 +23,16 @@ fn unreadable_and_contradictory_files_are_named_and_change_nothing() {
             .unwrap();
         assert_eq!(system.fleet.cli.release("digits", "1.0.0").unwrap().phase, "Active", "{what}");
         system.serves("1.0.0").unwrap();
+        // Where a person looks, and not in the log only.
+        let shown = system.fleet.cli.run(&["rollout", "status", "digits"]).unwrap();
+        assert!(shown.contains("NOT ACCEPTED: digits.yaml"), "{what}: {shown}");
     }
     system.put("digits.yaml", &good).unwrap();
+    system
+        .until("the file to be whole again", |s| {
+            Ok((!s.fleet.cli.run(&["rollout", "status", "digits"])?.contains("NOT ACCEPTED")).then_some(()))
+        })
+        .unwrap();
 
     // The same identity in another file.
     let before = system.operator_log().unwrap().len();
@@ -54,6 +62,9 @@ fn an_unmounted_directory_is_not_a_wish_to_delete_everything() {
     system.until_said(&[&shown, "has no fleet.yaml", "mounted"], |_| Ok(std::fs::create_dir(&directory)?)).unwrap();
     system.serves("1.0.0").unwrap();
     assert_eq!(system.fleet.cli.release("digits", "1.0.0").unwrap().phase, "Active");
+    // A wish that would come into force at some later time is no wish.
+    let refused = system.fleet.cli.run(&["rollout", "pause", "digits"]).unwrap_err().to_string();
+    assert!(refused.contains("fleet.yaml"), "{refused}");
 
     std::fs::remove_dir(&directory).unwrap();
     std::fs::rename(&aside, &directory).unwrap();
