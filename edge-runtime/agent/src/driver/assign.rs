@@ -7,7 +7,7 @@ use ballast_bundle::protocol::FailureReason;
 use ballast_bundle::{Assignment, Digest, ReleaseRef, RunnerRef, Verified};
 use ballast_slots::{Event, State, Wish};
 
-use super::{Driver, Input, Machine, effects, is_name};
+use super::{Driver, Input, Machine, is_name, mend};
 use crate::error::in_full;
 use crate::fetch::{FetchError, Fetched};
 use crate::installed::InstalledRunner;
@@ -88,7 +88,7 @@ impl Driver {
                     for release in releases {
                         let model = &machine.state.model;
                         let named = |e: Unloadable| Unloadable { message: format!("{model}: {}", e.message), ..e };
-                        let prepared = effects::prepare(machine, &store, release, &runner).map_err(named)?;
+                        let prepared = mend::prepare(machine, &store, release, &runner).map_err(named)?;
                         // Until it takes over, everything is loaded twice.
                         left = left.checked_sub(prepared.memory()).ok_or_else(|| Unloadable {
                             reason: FailureReason::InsufficientMemory,

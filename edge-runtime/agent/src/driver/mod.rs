@@ -5,6 +5,7 @@
 
 mod assign;
 mod effects;
+mod mend;
 mod report;
 mod trial;
 

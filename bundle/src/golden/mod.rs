@@ -8,18 +8,24 @@
 //! carries the evaluator's own outputs and judges the *compilation and the CPU*, wherever the plan runs: every number within
 //! tolerance, and the labels too ([`Golden::check`], [`Tally::judge`]).
 
+mod compare;
+mod safetensors;
+mod tally;
+
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use compare::{argmax, compare, one_row};
+use safetensors::{dtype_name, headers};
 
-use crate::{Contract, DataType, GoldenMatch, TensorSpec, Tolerance};
+pub use safetensors::write;
+pub use tally::{Tally, VectorResult};
+
+use crate::{Contract, DataType, GoldenMatch, TensorSpec};
 
 /// Largest golden file.
 pub const MAX_GOLDEN_BYTES: usize = 16 << 20;
 /// Most vectors.
 pub const MAX_VECTORS: u64 = 4096;
-const MAX_HEADER_BYTES: usize = 256 << 10;
-const MAX_TENSORS: usize = 1024;
 
 /// Why a golden file cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -61,29 +67,6 @@ pub struct Golden {
     inputs: BTreeMap<String, Stacked>,
     outputs: BTreeMap<String, Stacked>,
     labels: BTreeMap<String, Stacked>,
-}
-
-#[derive(Deserialize, Serialize)]
-struct Header {
-    dtype: String,
-    shape: Vec<u64>,
-    data_offsets: [usize; 2],
-}
-
-const fn dtype_name(datatype: DataType) -> &'static str {
-    match datatype {
-        DataType::Bool => "BOOL",
-        DataType::Uint8 => "U8",
-        DataType::Uint16 => "U16",
-        DataType::Uint32 => "U32",
-        DataType::Uint64 => "U64",
-        DataType::Int8 => "I8",
-        DataType::Int16 => "I16",
-        DataType::Int32 => "I32",
-        DataType::Int64 => "I64",
-        DataType::Fp32 => "F32",
-        DataType::Fp64 => "F64",
-    }
 }
 
 impl Golden {
@@ -328,249 +311,4 @@ enum Expected {
     /// Numbers without a largest one: NaN is among them.
     NoLargest,
     Nothing,
-}
-
-/// What was wrong with one vector, if anything.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct VectorResult {
-    /// `outputs/` were not met within tolerance.
-    pub values: Option<String>,
-    /// `labels/` were not met.
-    pub label: Option<String>,
-}
-
-/// Adds vectors up to a judgement.
-#[derive(Debug, Clone, Default)]
-pub struct Tally {
-    vectors: u64,
-    wrong_values: u64,
-    wrong_labels: u64,
-    first_value: Option<String>,
-    first_label: Option<String>,
-}
-
-impl Tally {
-    /// Counts one vector.
-    pub fn add(&mut self, result: VectorResult) {
-        self.vectors += 1;
-        self.wrong_values += u64::from(result.values.is_some());
-        self.wrong_labels += u64::from(result.label.is_some());
-        self.first_value = self.first_value.take().or(result.values);
-        self.first_label = self.first_label.take().or(result.label);
-    }
-
-    /// Vectors counted.
-    pub const fn vectors(&self) -> u64 {
-        self.vectors
-    }
-
-    /// Share of vectors that are right, per mille, rounded down: a share that is asked for is reached or it is not.
-    const fn right_per_mille(&self, wrong: u64) -> u64 {
-        let vectors = if self.vectors == 0 { 1 } else { self.vectors };
-        self.vectors.saturating_sub(wrong).saturating_mul(1000) / vectors
-    }
-
-    /// Of a bundle's file, wherever the plan runs. `Err` has one sentence. Labels are the user's and may be missed by the
-    /// share that the contract allows; the values are the reference evaluator's and must all be met.
-    pub fn judge(&self, contract: &Contract) -> Result<(), String> {
-        match contract.verification.golden_match {
-            GoldenMatch::ArgMax => self.judge_labels(contract)?,
-            GoldenMatch::Values => {}
-        }
-        self.judge_values(1000)
-    }
-
-    /// Of the user's file, by what the reference evaluator computed: what they asked for, as often as they asked.
-    pub fn judge_users(&self, contract: &Contract) -> Result<(), String> {
-        match contract.verification.golden_match {
-            GoldenMatch::ArgMax => self.judge_labels(contract),
-            GoldenMatch::Values => self.judge_values(needed(contract)),
-        }
-    }
-
-    fn judge_labels(&self, contract: &Contract) -> Result<(), String> {
-        self.judge_share(self.wrong_labels, "have the right label", needed(contract), self.first_label.as_deref())
-    }
-
-    fn judge_values(&self, needed: u64) -> Result<(), String> {
-        let first = self.first_value.as_deref();
-        self.judge_share(self.wrong_values, "are reproduced within tolerance", needed, first)
-    }
-
-    fn judge_share(&self, wrong: u64, what: &str, needed: u64, first: Option<&str>) -> Result<(), String> {
-        if self.vectors == 0 {
-            return Err("no golden vector was run".to_owned());
-        }
-        if self.right_per_mille(wrong) < needed { Err(self.sentence(wrong, what, needed, first)) } else { Ok(()) }
-    }
-
-    fn sentence(&self, wrong: u64, what: &str, needed: u64, first: Option<&str>) -> String {
-        let right = self.vectors.saturating_sub(wrong);
-        let first = first.unwrap_or("none was looked at");
-        let needed = match needed {
-            1000 => "all are".to_owned(),
-            n if n % 10 == 0 => format!("{} % are", n / 10),
-            n => format!("{}.{} % are", n / 10, n % 10),
-        };
-        format!("{right} of {} golden vectors {what}, {needed} needed; the first that fails: {first}", self.vectors)
-    }
-}
-
-/// Per mille of the vectors that the user asks to match. Nobody can ask for none.
-fn needed(contract: &Contract) -> u64 {
-    u64::from(contract.verification.min_matching_per_mille.clamp(1, 1000))
-}
-
-/// Elements of a tensor as f64.
-fn elements(datatype: DataType, bytes: &[u8]) -> impl Iterator<Item = f64> + '_ {
-    bytes.chunks_exact(datatype.size()).map(move |c| {
-        macro_rules! read {
-            ($t:ty) => {
-                c.try_into().map(<$t>::from_le_bytes).unwrap_or_default() as f64
-            };
-        }
-        match datatype {
-            DataType::Bool | DataType::Uint8 => read!(u8),
-            DataType::Uint16 => read!(u16),
-            DataType::Uint32 => read!(u32),
-            DataType::Uint64 => read!(u64),
-            DataType::Int8 => read!(i8),
-            DataType::Int16 => read!(i16),
-            DataType::Int32 => read!(i32),
-            DataType::Int64 => read!(i64),
-            DataType::Fp32 => read!(f32),
-            DataType::Fp64 => read!(f64),
-        }
-    })
-}
-
-/// `|a − b| ≤ absolute + relative · |b|`; NaN equals NaN only, an infinity itself only.
-fn compare(spec: &TensorSpec, actual: &[u8], expected: &[u8], tolerance: &Tolerance) -> Result<(), String> {
-    if actual.len() != expected.len() {
-        return Err(format!("{} bytes instead of {}", actual.len(), expected.len()));
-    }
-    // An f64 does not tell neighbours apart above 2⁵³.
-    if matches!(spec.datatype, DataType::Int64 | DataType::Uint64) {
-        let signed = spec.datatype == DataType::Int64;
-        for (i, (a, b)) in integers(actual, signed).zip(integers(expected, signed)).enumerate() {
-            if (a - b).abs() as f64 > tolerance.absolute + tolerance.relative * b.abs() as f64 {
-                return Err(format!("element {i} is {a}, expected {b}"));
-            }
-        }
-        return Ok(());
-    }
-    for (i, (a, b)) in elements(spec.datatype, actual).zip(elements(spec.datatype, expected)).enumerate() {
-        // With an infinity the right side would be infinite too, and everything below it.
-        let near = a.is_finite() && b.is_finite() && (a - b).abs() <= tolerance.absolute + tolerance.relative * b.abs();
-        if !(a == b || near || (a.is_nan() && b.is_nan())) {
-            return Err(format!("element {i} is {a}, expected {b}"));
-        }
-    }
-    Ok(())
-}
-
-/// 64-bit integers, with room for their differences.
-fn integers(bytes: &[u8], signed: bool) -> impl Iterator<Item = i128> + '_ {
-    bytes.chunks_exact(8).map(move |c| {
-        let raw = c.try_into().map(u64::from_le_bytes).unwrap_or_default();
-        if signed { i128::from(raw.cast_signed()) } else { i128::from(raw) }
-    })
-}
-
-/// Whether a vector's output is one row, so that one label can stand for it.
-fn one_row(spec: &TensorSpec) -> bool {
-    spec.shape.last().is_some() && spec.elements() == spec.shape.last().copied()
-}
-
-/// Index of the largest element along the last axis of a tensor with one row; `None` when one is NaN.
-fn argmax(spec: &TensorSpec, bytes: &[u8]) -> Option<i64> {
-    let mut best: Option<(i64, f64)> = None;
-    for (i, x) in elements(spec.datatype, bytes).enumerate() {
-        if x.is_nan() {
-            return None;
-        }
-        if best.is_none_or(|(_, b)| x > b) {
-            best = Some((i as i64, x));
-        }
-    }
-    best.map(|(i, _)| i)
-}
-
-/// Names and headers of all tensors, and where the data starts.
-fn headers(bytes: &[u8]) -> Result<(BTreeMap<String, Header>, usize), GoldenError> {
-    let not = GoldenError::NotSafetensors;
-    let length = bytes.first_chunk::<8>().map(|b| u64::from_le_bytes(*b)).ok_or(not("it has less than 8 bytes"))?;
-    let length = usize::try_from(length)
-        .ok()
-        .filter(|l| *l <= MAX_HEADER_BYTES)
-        .ok_or(not("its header claims more than 256 KiB"))?;
-    let header = bytes.get(8..8 + length).ok_or(not("its header is cut off"))?;
-    let Headers(headers) = serde_json::from_slice(header)
-        .map_err(|_| not("its header is not JSON of distinct tensors with dtype, shape and data_offsets"))?;
-    // As the format asks: the tensors cover the data without holes or overlaps, so that no byte goes unseen.
-    let mut places: Vec<[usize; 2]> = headers.values().map(|h| h.data_offsets).collect();
-    places.sort_unstable();
-    let mut end = 0;
-    for [start, stop] in places {
-        if start != end || stop < start {
-            return Err(not("its tensors leave holes or overlap"));
-        }
-        end = stop;
-    }
-    if end.checked_add(8 + length) != Some(bytes.len()) {
-        return Err(not("its tensors do not end where the file does"));
-    }
-    Ok((headers, 8 + length))
-}
-
-/// The JSON header. A map by hand, since serde's own lets the last of two equal names win.
-struct Headers(BTreeMap<String, Header>);
-
-impl<'de> Deserialize<'de> for Headers {
-    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        struct Names;
-        impl<'de> serde::de::Visitor<'de> for Names {
-            type Value = Headers;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("tensors by name")
-            }
-
-            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Headers, A::Error> {
-                let mut headers = BTreeMap::new();
-                while let Some(name) = map.next_key::<String>()? {
-                    if name == "__metadata__" {
-                        map.next_value::<serde::de::IgnoredAny>()?;
-                    } else if headers.insert(name, map.next_value()?).is_some() || headers.len() > MAX_TENSORS {
-                        return Err(serde::de::Error::custom("a tensor is named twice, or there are too many"));
-                    }
-                }
-                Ok(Headers(headers))
-            }
-        }
-        d.deserialize_map(Names)
-    }
-}
-
-/// A safetensors file of `(name, type, shape, bytes)`; the same bytes for the same tensors.
-pub fn write(tensors: &[(String, DataType, Vec<u64>, &[u8])]) -> Vec<u8> {
-    let mut headers = BTreeMap::new();
-    let mut end = 0;
-    for (name, datatype, shape, bytes) in tensors {
-        let start = end;
-        end += bytes.len();
-        headers.insert(
-            name,
-            Header { dtype: dtype_name(*datatype).to_owned(), shape: shape.clone(), data_offsets: [start, end] },
-        );
-    }
-    let mut json = serde_json::to_vec(&headers).unwrap_or_default();
-    // The format asks for the data to start at a multiple of 8.
-    json.resize(json.len().next_multiple_of(8), b' ');
-    let mut out = (json.len() as u64).to_le_bytes().to_vec();
-    out.extend_from_slice(&json);
-    for (_, _, _, bytes) in tensors {
-        out.extend_from_slice(bytes);
-    }
-    out
 }

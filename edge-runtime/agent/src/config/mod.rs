@@ -5,6 +5,11 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+mod keys;
+
+pub use keys::{KEYS, Key, Kind, documentation};
+use keys::{kind, nearest};
+
 /// Where the file is looked for when none is named.
 pub const DEFAULT_FILE: &str = "/etc/ballast/edge.toml";
 /// Environment variables: `BALLAST_EDGE_` and the key in capitals with `__` for dots.
@@ -161,98 +166,6 @@ impl<'de> Deserialize<'de> for Size {
     }
 }
 
-/// How a value is written in the environment and after `--set`, where nothing but text is given.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// Text as it stands: `7` is a text, too.
-    Text,
-    /// A whole number.
-    Number,
-    /// A whole number, or a text such as `256Mi`.
-    Size,
-    /// Names between commas, or a list as in TOML.
-    Names,
-    /// Texts by name; each is a key of its own.
-    Table,
-}
-
-/// One documented key.
-#[derive(Debug)]
-pub struct Key {
-    /// Dotted path.
-    pub name: &'static str,
-    /// How its value is read.
-    pub kind: Kind,
-    /// The form of its value, for people.
-    pub form: &'static str,
-    /// When it is not set.
-    pub default: &'static str,
-    /// What it does.
-    pub meaning: &'static str,
-}
-
-const fn key(
-    name: &'static str,
-    (kind, form): (Kind, &'static str),
-    default: &'static str,
-    meaning: &'static str,
-) -> Key {
-    Key { name, kind, form, default, meaning }
-}
-
-const PATH: (Kind, &str) = (Kind::Text, "path");
-const TEXT: (Kind, &str) = (Kind::Text, "text");
-const ADDRESS: (Kind, &str) = (Kind::Text, "address:port");
-const BYTES: (Kind, &str) = (Kind::Number, "bytes");
-const NUMBER: (Kind, &str) = (Kind::Number, "number");
-const SECONDS: (Kind, &str) = (Kind::Number, "seconds");
-const SIZE: (Kind, &str) = (Kind::Size, "size");
-const NAMES: (Kind, &str) = (Kind::Names, "list of names");
-const TEXTS: (Kind, &str) = (Kind::Table, "table of texts");
-
-/// Every key there is. A test holds it against [`Config`], and `docs/edge-configuration.md` against it.
-pub const KEYS: &[Key] = &[
-    key("state", PATH, "`/var/lib/ballast`", "Directory for identity, slots and blobs. One process at a time uses it."),
-    key("name", TEXT, "the host name", "A name for people, sent when the gateway enrols."),
-    key(
-        "serve.http",
-        ADDRESS,
-        "`127.0.0.1:8000`",
-        "Where the Open Inference Protocol and `/metrics` are served. Port 0 takes any free one; the address in use stands in `STATE/http`.",
-    ),
-    key("serve.max_request_bytes", BYTES, "16777216", "Larger requests are refused with 413."),
-    key("serve.max_connections", NUMBER, "256", "More clients at once wait to be accepted."),
-    key("serve.body_seconds", SECONDS, "30", "A request's body arrives within so long, or its client is told 408."),
-    key("serve.drain_seconds", SECONDS, "30", "After SIGTERM, requests in flight have so long to end."),
-    key("fetch.retry_seconds", SECONDS, "5", "Pause before a download that was cut off goes on from where it stopped."),
-    key(
-        "limits.memory",
-        SIZE,
-        "half of the machine's memory (or of its cgroup)",
-        "All instances of all models together, the candidate and the warm spares included. A release that does not fit is deferred.",
-    ),
-    key(
-        "limits.disk",
-        SIZE,
-        "half of what is free",
-        "The store of downloaded blobs. Blobs of releases in a slot are never deleted.",
-    ),
-    key(
-        "cpu_features.deny",
-        NAMES,
-        "none",
-        "CPU features to behave without, by Rust's names: `[\"avx2\"]` makes the operator choose a target that needs none.",
-    ),
-    key("facts", TEXTS, "empty", "Reported to the operator, for `match.facts` of a HardwareTarget."),
-    key("sync.wait_seconds", SECONDS, "60", "Pause between syncs as long as the operator has not yet said its own."),
-    key(
-        "sync.max_backoff_seconds",
-        SECONDS,
-        "300",
-        "Longest pause between attempts while the operator cannot be reached.",
-    ),
-];
-
 impl Config {
     /// Reads `file` (or the default one where it exists), then the environment, then `sets` (`KEY=VALUE`).
     pub fn load(
@@ -311,42 +224,11 @@ fn read(path: &Path) -> std::io::Result<String> {
     Ok(text)
 }
 
-/// How the value of a key is read; `None`: there is no such key.
-fn kind(name: &str) -> Option<Kind> {
-    let fact = || name.strip_prefix("facts.").filter(|fact| !fact.is_empty()).map(|_| Kind::Text);
-    KEYS.iter().find(|k| k.name == name).map(|k| k.kind).or_else(fact)
-}
-
 fn unknown(origin: String, key: String) -> ConfigError {
     let known: Vec<_> = KEYS.iter().map(|k| k.name).collect();
     let nearest = nearest(&key).map(|name| format!("; did you mean {name:?}?")).unwrap_or_default();
     let key = key.chars().take(100).collect();
     ConfigError::Unknown { origin, key, nearest, known: known.join(", ") }
-}
-
-/// The key that was probably meant: few letters apart, or the same word in another table.
-fn nearest(key: &str) -> Option<&'static str> {
-    let last = |name: &str| name.rsplit('.').next().unwrap_or_default().to_owned();
-    let apart = |name: &str| distance(key, name).min(distance(&last(key), &last(name)).saturating_add(1));
-    let near = KEYS.iter().map(|k| (apart(k.name), k.name)).min_by_key(|(apart, _)| *apart);
-    near.filter(|(apart, name)| *apart <= name.len().div_ceil(4)).map(|(_, name)| name)
-}
-
-/// Letters to insert, remove or replace (Levenshtein).
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().take(100).collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (n, x) in a.chars().take(100).enumerate() {
-        let mut next = vec![n.saturating_add(1)];
-        for ((y, pair), left) in b.iter().zip(row.windows(2)).zip(0..) {
-            let (above_left, above) = (pair.first().copied().unwrap_or(0), pair.last().copied().unwrap_or(0));
-            let before = next.get::<usize>(left).copied().unwrap_or(0);
-            let replaced = above_left.saturating_add(usize::from(x != *y));
-            next.push(replaced.min(above.saturating_add(1)).min(before.saturating_add(1)));
-        }
-        row = next;
-    }
-    row.last().copied().unwrap_or(0)
 }
 
 fn check_names(origin: &str, prefix: &str, table: &toml::Table) -> Result<(), ConfigError> {
@@ -388,29 +270,6 @@ fn parse_value(text: &str, kind: Kind) -> toml::Value {
         }),
         Kind::Table => parsed().filter(toml::Value::is_table).unwrap_or_else(as_text),
     }
-}
-
-/// `docs/edge-configuration.md`.
-pub fn documentation() -> String {
-    let mut out = String::from(
-        "# Configuration of ballast-edge\n\n\
-         `ballast-edge run --config FILE` reads TOML; without `--config` it reads `/etc/ballast/edge.toml` where there is one.\n\
-         Environment variables come over the file (`BALLAST_EDGE_` and the key in capitals, `__` for a dot:\n\
-         `BALLAST_EDGE_SERVE__HTTP=0.0.0.0:8000`), `--set KEY=VALUE` over both, and `--state` and `--http` over all. In the\n\
-         environment and after `--set`, texts need no quotes and a list is names between commas\n\
-         (`--set cpu_features.deny=avx2,fma`, `--set facts.line=7`). A key that is not listed here is refused.\n\
-         Sizes are numbers of bytes or texts such as `\"256Mi\"` and `\"1Gi\"`.\n\n\
-         This page is made from the program; a test keeps it true.\n\n\
-         | key | value | default | meaning |\n|---|---|---|---|\n",
-    );
-    for key in KEYS {
-        out.push_str(&format!("| `{}` | {} | {} | {} |\n", key.name, key.form, key.default, key.meaning));
-    }
-    out.push_str(
-        "\n```toml\n# A small box on a production line.\nstate = \"/var/lib/ballast\"\n\n[serve]\nhttp = \"0.0.0.0:8000\"\n\n\
-         [limits]\nmemory = \"512Mi\"\ndisk = \"2Gi\"\n\n[cpu_features]\ndeny = [\"avx512f\"]\n\n[facts]\nline = \"bottling\"\n```\n",
-    );
-    out
 }
 
 #[cfg(test)]
