@@ -80,43 +80,41 @@ impl Machine {
     }
 }
 
-#[inline(always)]
-unsafe fn map<S: Simd>(n: usize, a: *const f32, dst: *mut f32, f: impl Fn(S::F) -> S::F) {
-    let mut i = 0;
-    while i + S::LANES <= n {
-        S::store(dst.add(i), f(S::load(a.add(i))));
-        i += S::LANES;
-    }
-    if i < n {
-        S::store_n(dst.add(i), f(S::load_n(a.add(i), n - i)), n - i);
-    }
+/// Gives `$value` for each vector of a strip, `$v` being the operands' vectors at `$p`. In a loop of four vectors a turn costs
+/// little, and their chains overlap; it is for operations of few instructions. Macros, because closures that are called
+/// from several places are not inlined, and a call for each vector costs more than most of what is computed here.
+macro_rules! wide {
+    ($n:ident, $dst:ident, [$($v:ident: $p:ident),*], $value:expr) => {{
+        let mut i = 0;
+        while i + 4 * S::LANES <= $n {
+            let first = { $(let $v = S::load($p.add(i));)* $value };
+            let second = { $(let $v = S::load($p.add(i + S::LANES));)* $value };
+            let third = { $(let $v = S::load($p.add(i + 2 * S::LANES));)* $value };
+            let fourth = { $(let $v = S::load($p.add(i + 3 * S::LANES));)* $value };
+            S::store($dst.add(i), first);
+            S::store($dst.add(i + S::LANES), second);
+            S::store($dst.add(i + 2 * S::LANES), third);
+            S::store($dst.add(i + 3 * S::LANES), fourth);
+            i += 4 * S::LANES;
+        }
+        narrow!(i, $n, $dst, [$($v: $p),*], $value)
+    }};
 }
 
-#[inline(always)]
-unsafe fn zip<S: Simd>(n: usize, a: *const f32, b: *const f32, dst: *mut f32, f: impl Fn(S::F, S::F) -> S::F) {
-    let mut i = 0;
-    while i + S::LANES <= n {
-        S::store(dst.add(i), f(S::load(a.add(i)), S::load(b.add(i))));
-        i += S::LANES;
-    }
-    if i < n {
-        S::store_n(dst.add(i), f(S::load_n(a.add(i), n - i), S::load_n(b.add(i), n - i)), n - i);
-    }
-}
-
-#[inline(always)]
-unsafe fn zip3<S: Simd>(n: usize, abc: [*const f32; 3], dst: *mut f32, f: impl Fn(S::F, S::F, S::F) -> S::F) {
-    let [a, b, c] = abc;
-    let mut i = 0;
-    while i + S::LANES <= n {
-        S::store(dst.add(i), f(S::load(a.add(i)), S::load(b.add(i)), S::load(c.add(i))));
-        i += S::LANES;
-    }
-    if i < n {
-        let rest = n - i;
-        let v = f(S::load_n(a.add(i), rest), S::load_n(b.add(i), rest), S::load_n(c.add(i), rest));
-        S::store_n(dst.add(i), v, rest);
-    }
+/// As [`wide`], vector by vector from `$i` on.
+macro_rules! narrow {
+    ($i:expr, $n:ident, $dst:ident, [$($v:ident: $p:ident),*], $value:expr) => {{
+        let mut i = $i;
+        while i + S::LANES <= $n {
+            $(let $v = S::load($p.add(i));)*
+            S::store($dst.add(i), $value);
+            i += S::LANES;
+        }
+        if i < $n {
+            $(let $v = S::load_n($p.add(i), $n - i);)*
+            S::store_n($dst.add(i), $value, $n - i);
+        }
+    }};
 }
 
 /// One instruction over one strip.
@@ -124,53 +122,63 @@ unsafe fn zip3<S: Simd>(n: usize, abc: [*const f32; 3], dst: *mut f32, f: impl F
 #[cfg_attr(not(target_arch = "wasm32"), inline(always))]
 unsafe fn one<S: Simd>(op: EltOp, imm: f32, n: usize, a: *const f32, b: *const f32, c: *const f32, dst: *mut f32) {
     let i = S::splat(imm);
-    let truth = |mask: S::F| S::and(mask, S::splat(1.0));
+    let one = S::splat(1.0);
+    macro_rules! map {
+        (|$x:ident| $value:expr) => { wide!(n, dst, [$x: a], $value) };
+        (|$x:ident, $y:ident| $value:expr) => { wide!(n, dst, [$x: a, $y: b], $value) };
+        (|$x:ident, $y:ident, $z:ident| $value:expr) => { wide!(n, dst, [$x: a, $y: b, $z: c], $value) };
+    }
+    macro_rules! long {
+        (|$x:ident| $value:expr) => { narrow!(0, n, dst, [$x: a], $value) };
+        (|$x:ident, $y:ident| $value:expr) => { narrow!(0, n, dst, [$x: a, $y: b], $value) };
+    }
     match op {
-        EltOp::Move => map::<S>(n, a, dst, |x| x),
-        EltOp::Const => map::<S>(n, dst, dst, |_| i),
-        EltOp::Add => zip::<S>(n, a, b, dst, |x, y| S::add(x, y)),
-        EltOp::Sub => zip::<S>(n, a, b, dst, |x, y| S::sub(x, y)),
-        EltOp::Mul => zip::<S>(n, a, b, dst, |x, y| S::mul(x, y)),
-        EltOp::Div => zip::<S>(n, a, b, dst, |x, y| S::div(x, y)),
-        EltOp::Min => zip::<S>(n, a, b, dst, |x, y| S::min(x, y)),
-        EltOp::Max => zip::<S>(n, a, b, dst, |x, y| S::max(x, y)),
-        EltOp::MulAdd => zip3::<S>(n, [a, b, c], dst, |x, y, z| S::fma(x, y, z)),
-        EltOp::AddImm => map::<S>(n, a, dst, |x| S::add(x, i)),
-        EltOp::MulImm => map::<S>(n, a, dst, |x| S::mul(x, i)),
-        EltOp::MinImm => map::<S>(n, a, dst, |x| S::min_bound(x, i)),
-        EltOp::MaxImm => map::<S>(n, a, dst, |x| S::max_bound(x, i)),
-        EltOp::RevSubImm => map::<S>(n, a, dst, |x| S::sub(i, x)),
-        EltOp::RevDivImm => map::<S>(n, a, dst, |x| S::div(i, x)),
-        EltOp::Neg => map::<S>(n, a, dst, |x| S::neg(x)),
-        EltOp::Abs => map::<S>(n, a, dst, |x| S::abs(x)),
-        EltOp::Sqrt => map::<S>(n, a, dst, |x| S::sqrt(x)),
-        EltOp::Exp => map::<S>(n, a, dst, |x| math::exp::<S>(x)),
-        EltOp::Log => map::<S>(n, a, dst, |x| math::log::<S>(x)),
-        EltOp::Tanh => map::<S>(n, a, dst, |x| math::tanh::<S>(x)),
-        EltOp::Sigmoid => map::<S>(n, a, dst, |x| math::sigmoid::<S>(x)),
-        EltOp::Erf => map::<S>(n, a, dst, |x| math::erf::<S>(x)),
-        EltOp::Floor => map::<S>(n, a, dst, |x| S::floor(x)),
-        EltOp::Ceil => map::<S>(n, a, dst, |x| S::ceil(x)),
-        EltOp::Round => map::<S>(n, a, dst, |x| S::round(x)),
-        EltOp::Trunc => map::<S>(n, a, dst, |x| S::trunc(x)),
-        EltOp::Sign => map::<S>(n, a, dst, |x| {
+        EltOp::Move => map!(|x| x),
+        EltOp::Const => narrow!(0, n, dst, [], i),
+        EltOp::Add => map!(|x, y| S::add(x, y)),
+        EltOp::Sub => map!(|x, y| S::sub(x, y)),
+        EltOp::Mul => map!(|x, y| S::mul(x, y)),
+        EltOp::Div => map!(|x, y| S::div(x, y)),
+        EltOp::Min => map!(|x, y| S::min(x, y)),
+        EltOp::Max => map!(|x, y| S::max(x, y)),
+        EltOp::MulAdd => map!(|x, y, z| S::fma(x, y, z)),
+        EltOp::AddImm => map!(|x| S::add(x, i)),
+        EltOp::MulImm => map!(|x| S::mul(x, i)),
+        EltOp::MinImm => map!(|x| S::min_bound(x, i)),
+        EltOp::MaxImm => map!(|x| S::max_bound(x, i)),
+        EltOp::RevSubImm => map!(|x| S::sub(i, x)),
+        EltOp::RevDivImm => map!(|x| S::div(i, x)),
+        EltOp::Neg => map!(|x| S::neg(x)),
+        EltOp::Abs => map!(|x| S::abs(x)),
+        EltOp::Sqrt => map!(|x| S::sqrt(x)),
+        EltOp::Exp => long!(|x| math::exp::<S>(x)),
+        EltOp::Log => long!(|x| math::log::<S>(x)),
+        EltOp::Tanh => long!(|x| math::tanh::<S>(x)),
+        EltOp::Sigmoid => long!(|x| math::sigmoid::<S>(x)),
+        EltOp::Erf => long!(|x| math::erf::<S>(x)),
+        EltOp::Floor => map!(|x| S::floor(x)),
+        EltOp::Ceil => map!(|x| S::ceil(x)),
+        EltOp::Round => map!(|x| S::round(x)),
+        EltOp::Trunc => map!(|x| S::trunc(x)),
+        EltOp::Sign => long!(|x| {
             let zero = S::splat(0.0);
-            let up = S::and(S::less(zero, x), S::splat(1.0));
+            let up = S::and(S::less(zero, x), one);
             let down = S::and(S::less(x, zero), S::splat(-1.0));
             S::select(S::equal(x, x), S::or(up, down), x)
         }),
-        EltOp::HardSwish => map::<S>(n, a, dst, |x| {
+        EltOp::HardSwish => map!(|x| {
             let gate = S::add(x, S::splat(3.0));
             let gate = S::min_bound(S::max_bound(gate, S::splat(0.0)), S::splat(6.0));
-            S::mul(S::mul(x, gate), S::splat(1.0 / 6.0))
+            // The gate first: it is exactly 1 from 3 on, and nothing overflows.
+            S::mul(x, S::mul(gate, S::splat(1.0 / 6.0)))
         }),
-        EltOp::Equal => zip::<S>(n, a, b, dst, |x, y| truth(S::equal(x, y))),
-        EltOp::Less => zip::<S>(n, a, b, dst, |x, y| truth(S::less(x, y))),
-        EltOp::LessOrEqual => zip::<S>(n, a, b, dst, |x, y| truth(S::less_equal(x, y))),
-        EltOp::Select => zip3::<S>(n, [a, b, c], dst, |x, y, z| S::select(S::equal(z, S::splat(0.0)), y, x)),
-        EltOp::Pow => zip::<S>(n, a, b, dst, |x, y| math::pow::<S>(x, y)),
-        EltOp::Sin => map::<S>(n, a, dst, |x| math::sin::<S>(x, 0.0)),
-        EltOp::Cos => map::<S>(n, a, dst, |x| math::sin::<S>(x, 1.0)),
+        EltOp::Equal => map!(|x, y| S::and(S::equal(x, y), one)),
+        EltOp::Less => map!(|x, y| S::and(S::less(x, y), one)),
+        EltOp::LessOrEqual => map!(|x, y| S::and(S::less_equal(x, y), one)),
+        EltOp::Select => map!(|x, y, z| S::select(S::equal(z, S::splat(0.0)), y, x)),
+        EltOp::Pow => long!(|x, y| math::pow::<S>(x, y)),
+        EltOp::Sin => long!(|x| math::sin::<S>(x, 0.0)),
+        EltOp::Cos => long!(|x| math::sin::<S>(x, 1.0)),
     }
 }
 

@@ -2,6 +2,8 @@
 
 use ballast_plan::step::Window;
 
+use crate::simd::Simd;
+
 /// How the taps of a window find their elements in a plane, be it the input itself or its padded copy.
 #[derive(Debug, Clone, Copy)]
 pub struct Walk {
@@ -9,8 +11,10 @@ pub struct Walk {
     pub plane: usize,
     /// Floats from one output row to the next.
     pub row: usize,
-    tap_row: usize,
-    phase: usize,
+    /// Floats from one row of taps to the next.
+    pub tap_row: usize,
+    /// Floats from one phase of the column stride to the next.
+    pub phase: usize,
     sw: usize,
     dw: usize,
 }
@@ -47,7 +51,7 @@ impl Walk {
 /// # Safety
 /// `input` has the window's input plane, `out` has `plane_floats`.
 #[inline(always)]
-pub unsafe fn pad(window: &Window, input: *const f32, out: *mut f32, value: f32) {
+pub unsafe fn pad<S: Simd>(window: &Window, input: *const f32, out: *mut f32, value: f32) {
     let (rows, phase) = (window.padded_rows() as usize, window.phase_width() as usize);
     let (sw, iw, ih) = (window.sw as usize, window.iw as usize, window.ih as usize);
     let (pt, pl) = (window.pt as usize, window.pl as usize);
@@ -66,12 +70,25 @@ pub unsafe fn pad(window: &Window, input: *const f32, out: *mut f32, value: f32)
             fill(to, first, value);
             let start = from.wrapping_add(first * sw + p).wrapping_sub(pl);
             match sw {
-                1 => core::ptr::copy(start, to.add(first), last - first),
+                1 => elements::<S>(start, to.add(first), last - first),
                 2 => gather::<2>(start, to.add(first), last - first),
                 _ => (0..last - first).for_each(|i| *to.add(first + i) = *start.add(i * sw)),
             }
             fill(to.add(last), phase - last, value);
         }
+    }
+}
+
+/// By vectors: in the guest a copy of any length is a call out of it.
+#[inline(always)]
+unsafe fn elements<S: Simd>(from: *const f32, to: *mut f32, n: usize) {
+    let mut i = 0;
+    while i + S::LANES <= n {
+        S::store(to.add(i), S::load(from.add(i)));
+        i += S::LANES;
+    }
+    if i < n {
+        S::store_n(to.add(i), S::load_n(from.add(i), n - i), n - i);
     }
 }
 

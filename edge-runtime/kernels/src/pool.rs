@@ -23,7 +23,7 @@ unsafe fn pool_on<S: Simd>(s: &Pool, memory: &Memory) {
             input
         } else {
             let scratch = memory.floats_mut(s.scratch);
-            pad(w, input, scratch, padding);
+            pad::<S>(w, input, scratch, padding);
             scratch.cast_const()
         };
         for y in 0..oh {

@@ -112,7 +112,7 @@ unsafe fn conv_on<S: Simd>(plan: &Plan<'_>, s: &Conv, memory: &Memory) {
             let planes = if w.is_direct() {
                 input
             } else {
-                (0..ic).for_each(|c| pad(w, input.add(c * input_plane), scratch.add(c * walk.plane), 0.0));
+                (0..ic).for_each(|c| pad::<S>(w, input.add(c * input_plane), scratch.add(c * walk.plane), 0.0));
                 scratch.cast_const()
             };
             let windows = Windows { planes, walk, kh: w.kh as usize, kw: w.kw as usize, ow: w.ow as usize };

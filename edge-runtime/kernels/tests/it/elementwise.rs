@@ -153,24 +153,68 @@ fn chains_of_any_length_leave_no_element_out() {
 }
 
 #[test]
-fn a_program_may_write_over_its_operand() {
-    let a = floats(1, 1000);
-    let mut bench = Bench::default();
-    let at = bench.arena(&a);
-    let operands = [Operand { at, dtype: DType::F32, strides: [0, 0, 0, 0, 0, 1] }];
-    let code = [
-        EltInstr { op: EltOp::MulImm, dst: 1, src: [0; 3], imm: 2.0 },
-        EltInstr { op: EltOp::Add, dst: 2, src: [1, 0, 0], imm: 0.0 },
+fn a_program_may_write_over_any_of_its_operands() {
+    for n in (1..=40).chain([63, 64, 65, 127, 129, 1000]) {
+        let values = [floats(1, n), floats(2, n), floats(3, n)];
+        for over in 0..values.len() {
+            let mut bench = Bench::default();
+            let places = [0, 1, 2].map(|i| bench.arena(&values[i]));
+            // The first reads what the last writes over; the last reads all.
+            let code = [
+                EltInstr { op: EltOp::MulImm, dst: 3, src: [over as u32, 0, 0], imm: 2.0 },
+                EltInstr { op: EltOp::Add, dst: 3, src: [3, 0, 0], imm: 0.0 },
+                EltInstr { op: EltOp::MulAdd, dst: 4, src: [3, 1, 2], imm: 0.0 },
+            ];
+            let operands = places.map(|at| Operand { at, dtype: DType::F32, strides: [0, 0, 0, 0, 0, 1] });
+            let step = Elt {
+                program: bench.builder.program(3, 5, &code),
+                dims: [1, 1, 1, 1, 1, n as u32],
+                out: places[over],
+                dtype: DType::F32,
+                operands: List::new(&operands).unwrap(),
+            };
+            let [a, b, c] = &values;
+            let want: Vec<f32> = (0..n).map(|i| (2.0 * values[over][i] + a[i]) * b[i] + c[i]).collect();
+            bench.expect(step, step.out, &want, &format!("{n} elements over operand {over}"));
+        }
+    }
+}
+
+#[test]
+fn hard_swish_is_exact_where_it_is_straight() {
+    let x = [
+        f32::NAN,
+        f32::NEG_INFINITY,
+        -f32::MAX,
+        -3.5,
+        -3.0,
+        -f32::MIN_POSITIVE / 4.0,
+        -0.0,
+        f32::MIN_POSITIVE / 4.0,
+        1.5,
+        3.0,
+        7.3,
+        f32::MAX,
+        f32::INFINITY,
     ];
+    let half = f32::MIN_POSITIVE / 8.0;
+    // Left of everything is 0 · −∞.
+    let want = [f32::NAN, f32::NAN, 0.0, 0.0, 0.0, -half, 0.0, half, 1.125, 3.0, 7.3, f32::MAX, f32::INFINITY];
+    let mut bench = Bench::default();
+    let operands = [Operand { at: bench.arena(&x), dtype: DType::F32, strides: [0, 0, 0, 0, 0, 1] }];
     let step = Elt {
-        program: bench.builder.program(1, 3, &code),
-        dims: [1, 1, 1, 1, 1, 1000],
-        out: at,
+        program: bench.builder.program(1, 2, &[EltInstr { op: EltOp::HardSwish, dst: 1, src: [0; 3], imm: 0.0 }]),
+        dims: [1, 1, 1, 1, 1, x.len() as u32],
+        out: bench.room(x.len() as u64 * 4),
         dtype: DType::F32,
         operands: List::new(&operands).unwrap(),
     };
-    let want: Vec<f32> = a.iter().map(|v| v * 3.0).collect();
-    bench.expect(step, at, &want, "in place");
+    for (level, got) in bench.run(step, step.out, x.len() * 4) {
+        let got = got.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap()));
+        for (i, (g, &w)) in got.zip(&want).enumerate() {
+            assert!(g == w || g.is_nan() && w.is_nan(), "{level}: of {} comes {g}, not {w}", x[i]);
+        }
+    }
 }
 
 #[test]

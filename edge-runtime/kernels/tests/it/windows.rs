@@ -33,6 +33,9 @@ fn windows() -> Vec<Window> {
         window([5, 5], [1, 1], [2, 2], [0, 0], [1, 1]),
         window([4, 4], [4, 4], [1, 1], [0, 0], [1, 1]),
         window([3, 70], [3, 3], [1, 1], [1, 1], [1, 1]),
+        window([9, 75], [5, 5], [2, 2], [2, 2], [1, 1]),
+        window([6, 37], [3, 3], [1, 2], [1, 1], [1, 1]),
+        window([6, 3], [5, 5], [1, 1], [2, 2], [1, 1]),
     ]
 }
 
@@ -71,40 +74,80 @@ fn convolutions_of_all_kinds() {
     }
 }
 
+/// A depthwise convolution with bias, bounds and a program; an element of the last plane is not a number.
+fn depthwise([batch, planes]: [usize; 2], w: Window) {
+    /// What must stay as it was behind the result: two of the widest vectors.
+    const BEHIND: usize = 32;
+    let mut bench = Bench::default();
+    let (plane, pixels) = ((w.ih * w.iw) as usize, w.pixels() as usize);
+    let (mut input, weights) = (floats(1, batch * planes * plane), floats(2, planes * w.taps() as usize));
+    if planes > 1 {
+        input[planes * plane - 1 - plane / 2] = f32::NAN;
+    }
+    let bias = floats(3, planes);
+    let mut want = naive::conv([batch, planes, 1, 1], &w, &input, &weights);
+    for (i, v) in want.iter_mut().enumerate() {
+        *v = -(*v + bias[i / pixels % planes]).clamp(-0.25, 0.5);
+    }
+    let negate = [EltInstr { op: EltOp::Neg, dst: 1, src: [0; 3], imm: 0.0 }];
+    let program = 1 + bench.builder.program(1, 2, &negate);
+    let epilogue = Epilogue {
+        bias_of: BiasOf::Row,
+        bias: bench.weights(&bias),
+        low: -0.25,
+        high: 0.5,
+        program,
+        ..Epilogue::default()
+    };
+    let mut step = Depthwise {
+        batch: batch as u32,
+        planes: planes as u32,
+        window: w,
+        weights: bench.weights(&weights),
+        epilogue,
+        ..Depthwise::default()
+    };
+    step.scratch = bench.room(w.plane_bytes());
+    step.input = bench.arena(&input);
+    step.out = bench.room((want.len() + BEHIND) as u64 * 4);
+    // Room is filled with what is not a number either.
+    want.extend([f32::NAN; BEHIND]);
+    bench.expect(step, step.out, &want, &format!("{batch} {planes} {w:?}"));
+}
+
 #[test]
 fn depthwise_convolutions_of_all_kinds() {
     for w in windows() {
-        for [batch, planes] in [[1, 1], [2, 3]] {
-            let mut bench = Bench::default();
-            let (input, weights) =
-                (floats(1, batch * planes * (w.ih * w.iw) as usize), floats(2, planes * (w.kh * w.kw) as usize));
-            let bias = floats(3, planes);
-            let pixels = w.pixels() as usize;
-            let mut want = naive::conv([batch, planes, 1, 1], &w, &input, &weights);
-            for (i, v) in want.iter_mut().enumerate() {
-                *v = -(*v + bias[i / pixels % planes]).clamp(-0.25, 0.5);
+        for planes in [[1, 1], [2, 3]] {
+            depthwise(planes, w);
+        }
+    }
+}
+
+#[test]
+fn depthwise_rows_of_every_length() {
+    // Around one, four and eight vectors of 4, 8 and 16 lanes, and what their last one overlaps.
+    let lengths = (1..=20).chain([23, 31, 32, 33, 35, 36, 39, 47, 63, 64, 65, 71, 72, 79, 127, 128, 129, 135, 145]);
+    for ow in lengths {
+        for (k, [sh, sw], dh) in [
+            (3, [1, 1], 1),
+            (3, [2, 2], 1),
+            (3, [1, 2], 1),
+            (3, [1, 1], 2),
+            (5, [1, 1], 1),
+            (5, [2, 2], 1),
+            (5, [2, 1], 1),
+            (2, [1, 1], 1),
+        ] {
+            // Without padding, with the same on all sides, on the left and above only, on the right and below only.
+            for [before, behind] in [[0, 0], [k / 2, k / 2], [k - 1, 0], [0, k - 1]] {
+                let oh = 2;
+                let covered = |n: u32, s: u32, d: u32| (n - 1) * s + (k - 1) * d + 1;
+                let rest = |covered: u32| covered.checked_sub(before + behind).filter(|&n| n > 0);
+                let (Some(ih), Some(iw)) = (rest(covered(oh, sh, dh)), rest(covered(ow, sw, 1))) else { continue };
+                let (pt, pl) = (before, before);
+                depthwise([1, 2], Window { ih, iw, oh, ow, kh: k, kw: k, sh, sw, pt, pl, dh, dw: 1 });
             }
-            let negate = [EltInstr { op: EltOp::Neg, dst: 1, src: [0; 3], imm: 0.0 }];
-            let program = 1 + bench.builder.program(1, 2, &negate);
-            let mut step = Depthwise {
-                batch: batch as u32,
-                planes: planes as u32,
-                window: w,
-                input: bench.arena(&input),
-                weights: bench.weights(&weights),
-                out: bench.room(want.len() as u64 * 4),
-                epilogue: Epilogue {
-                    bias_of: BiasOf::Row,
-                    bias: bench.weights(&bias),
-                    low: -0.25,
-                    high: 0.5,
-                    program,
-                    ..Epilogue::default()
-                },
-                ..Depthwise::default()
-            };
-            step.scratch = bench.room(w.plane_bytes());
-            bench.expect(step, step.out, &want, &format!("{batch} {planes} {w:?}"));
         }
     }
 }

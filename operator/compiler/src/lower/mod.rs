@@ -11,6 +11,7 @@
 mod elementwise;
 mod fuse;
 mod movement;
+mod peephole;
 mod place;
 mod product;
 mod program;

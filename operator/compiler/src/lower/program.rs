@@ -7,6 +7,8 @@ use ballast_plan::{EltInstr, EltOp};
 
 use crate::ir::{BinaryOp, DType, Graph, Node, Op, UnaryOp, ValueId, canonical};
 
+use super::peephole::shorten;
+
 /// A program and what it reads.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Program {
@@ -20,15 +22,20 @@ pub(super) struct Program {
 
 /// What an instruction reads, before registers are given out.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Ref {
+pub(super) enum Ref {
+    /// An operand of the program.
     Input(usize),
+    /// What the instruction at this place made.
     Made(usize),
 }
+
+/// An instruction before registers are given out: what it does, what it reads, its immediate.
+pub(super) type Drafted = (EltOp, Vec<Ref>, f32);
 
 #[derive(Debug, Default)]
 struct Draft {
     inputs: Vec<ValueId>,
-    code: Vec<(EltOp, Vec<Ref>, f32)>,
+    code: Vec<Drafted>,
     made: BTreeMap<ValueId, Ref>,
 }
 
@@ -104,6 +111,7 @@ impl Program {
         if draft.code.len().checked_sub(1).map(Ref::Made) != Some(result) {
             draft.emit(EltOp::Move, &[result], 0.0);
         }
+        shorten(&mut draft.code);
         draft.registers()
     }
 }
