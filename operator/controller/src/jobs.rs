@@ -74,6 +74,7 @@ impl Jobs {
             }
             Some(Err(error)) => {
                 job.task = None;
+                tracing::warn!(deployment = %wanted.deployment, version = wanted.version, %error, "a build did not succeed");
                 let wait = FIRST_WAIT.saturating_mul(1 << job.failures.min(6)).min(LONGEST_WAIT);
                 job.failures += 1;
                 job.not_before = UnixMillis(now.0.saturating_add(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)));
