@@ -79,9 +79,12 @@ pub unsafe fn pad<S: Simd>(window: &Window, input: *const f32, out: *mut f32, va
     }
 }
 
-/// By vectors: in the guest a copy of any length is a call out of it.
+/// Copies `n` floats to where they do not overlap, by vectors: in the guest a copy of any length is a call out of it.
+///
+/// # Safety
+/// `from` and `to` have `n` floats.
 #[inline(always)]
-unsafe fn elements<S: Simd>(from: *const f32, to: *mut f32, n: usize) {
+pub unsafe fn elements<S: Simd>(from: *const f32, to: *mut f32, n: usize) {
     let mut i = 0;
     while i + S::LANES <= n {
         S::store(to.add(i), S::load(from.add(i)));

@@ -10,7 +10,7 @@ use ballast_plan::step::{BLOCK_K, BLOCK_M, BLOCK_N, Conv, Gemm, Layout, Matrix, 
 
 use crate::Memory;
 use crate::elt::Tail;
-use crate::planes::{Walk, pad};
+use crate::planes::{Walk, elements, pad};
 use crate::simd::{Simd, kernel};
 
 kernel! {
@@ -504,9 +504,7 @@ impl Right for Windows {
                 while done < cols {
                     let run = (self.ow - x).min(cols - done);
                     let from = tap.add(y * self.walk.row + x);
-                    for j in 0..run {
-                        *to.add(done + j) = *from.add(j);
-                    }
+                    elements::<S>(from, to.add(done), run);
                     (y, x, done) = (y + 1, 0, done + run);
                 }
             }
