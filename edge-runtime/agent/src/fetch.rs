@@ -36,13 +36,16 @@ pub(crate) enum FetchError {
     Rejected(String),
     #[error("{0}")]
     NoRoom(String),
+    /// It is here, and the disk does not give it back now.
+    #[error("{0}")]
+    Disk(String),
 }
 
 impl FetchError {
     pub(crate) const fn reason(&self) -> FailureReason {
         match self {
             Self::Rejected(_) => FailureReason::VerificationFailed,
-            Self::NoRoom(_) => FailureReason::InsufficientDisk,
+            Self::NoRoom(_) | Self::Disk(_) => FailureReason::InsufficientDisk,
         }
     }
 }
@@ -111,12 +114,25 @@ impl Source {
         Ok(Fetched { installed: InstalledRunner { record, statement }, room: vec![held, module] })
     }
 
+    /// The runner that was in force before the start, again.
+    pub(crate) async fn runner_again(
+        &self,
+        record: RunnerRecord,
+        roots: &Roots,
+    ) -> Result<Fetched<InstalledRunner>, FetchError> {
+        let want = record.reference.clone();
+        let (bytes, held) = self.document(&want.repository, &want.statement).await?;
+        let installed = InstalledRunner::verify(&bytes, roots, record).map_err(FetchError::Rejected)?;
+        let module = self.blobs(&want.repository, [&want.module]).await?;
+        Ok(Fetched { installed, room: vec![held, module] })
+    }
+
     async fn document(&self, repository: &str, blob: &Blob) -> Result<(Vec<u8>, Reservation), FetchError> {
         if blob.size > MAX_STATEMENT_BYTES as u64 {
             return Err(FetchError::Rejected(format!("a statement of {} bytes is no statement", blob.size)));
         }
         let held = self.blobs(repository, [blob]).await?;
-        let bytes = self.store.read(blob, MAX_STATEMENT_BYTES).map_err(|e| FetchError::Rejected(in_full(&e)))?;
+        let bytes = self.store.read(blob, MAX_STATEMENT_BYTES).map_err(|e| FetchError::Disk(in_full(&e)))?;
         Ok((bytes, held))
     }
 

@@ -107,6 +107,9 @@ impl Enrolled {
     pub(crate) fn accept(dir: &StateDir, endpoint: &str, identity: &Identity) -> Result<Self, IdentityError> {
         let root = Unverified::new(identity.root.clone()).first_root()?;
         tls::certificates(&identity.certificate)?;
+        // Who enrols again goes on with the roots walked before, if they lead to this very one: what was installed under an
+        // earlier one is proved by that.
+        let before = Self::load(dir).ok().filter(|known| known.root() == &root);
         dir.write(&root_file(root.version), &RootFile { format: FORMAT, envelope: identity.root.clone() })?;
         let record = Record {
             format: FORMAT,
@@ -114,11 +117,12 @@ impl Enrolled {
             namespace: identity.namespace.clone(),
             certificate: identity.certificate.clone(),
             endpoint: endpoint.to_owned(),
-            first_root: root.version,
+            first_root: before.as_ref().map_or(root.version, |known| known.record.first_root),
         };
         dir.write(RECORD, &record)?;
         let key = key(dir)?.serialize_pem();
-        Ok(Self { record, key, roots: Roots::new(root) })
+        let roots = before.map_or_else(|| Roots::new(root), |known| known.roots);
+        Ok(Self { record, key, roots })
     }
 
     /// What is in the state directory; walks the roots again, one by one.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 
+use ballast_bundle::protocol::FailureReason;
 use ballast_bundle::{Contract, Digest, Floors, MAX_STATEMENT_BYTES, ReleaseNumber, TargetName};
 use ballast_sandbox::{Engine, EngineProfile, Module};
 use serde::{Deserialize, Serialize};
@@ -10,8 +11,9 @@ use serde::{Deserialize, Serialize};
 use crate::error::in_full;
 use crate::identity::Roots;
 use crate::installed::{InstalledRunner, RunnerRecord};
+use crate::loaded::Unloadable;
 use crate::state::{StateDir, StateError};
-use crate::store::Store;
+use crate::store::{BlobError, Store};
 
 const FILE: &str = "runner.json";
 /// Modules that are remembered as refused.
@@ -68,6 +70,16 @@ impl RunnerFile {
     }
 }
 
+/// It cannot run here, however often it is tried.
+fn unfit(message: String) -> Unloadable {
+    Unloadable { reason: FailureReason::InvalidBundle, message }
+}
+
+/// The disk's fault: nothing is known against the runner.
+fn damaged(error: BlobError) -> Unloadable {
+    Unloadable { reason: FailureReason::VerificationFailed, message: in_full(&error) }
+}
+
 /// A runner, mapped and ready.
 #[derive(Debug)]
 pub(crate) struct Runner {
@@ -78,31 +90,37 @@ pub(crate) struct Runner {
 
 impl Runner {
     /// The runner that was in force before a start, its statement proved again.
-    pub(crate) fn again(store: &Store, roots: &Roots, record: RunnerRecord, denied: &[String]) -> Result<Self, String> {
-        let bytes = store.read(&record.reference.statement, MAX_STATEMENT_BYTES).map_err(|e| in_full(&e))?;
-        Self::load(store, InstalledRunner::verify(&bytes, roots, record)?, denied)
+    pub(crate) fn again(
+        store: &Store,
+        roots: &Roots,
+        record: RunnerRecord,
+        denied: &[String],
+    ) -> Result<Self, Unloadable> {
+        let bytes = store.read(&record.reference.statement, MAX_STATEMENT_BYTES).map_err(damaged)?;
+        let installed = InstalledRunner::verify(&bytes, roots, record).map_err(unfit)?;
+        Self::load(store, installed, denied)
     }
 
     /// Maps the module. Its bytes are verified through the very file that is mapped.
-    pub(crate) fn load(store: &Store, installed: InstalledRunner, denied: &[String]) -> Result<Self, String> {
+    pub(crate) fn load(store: &Store, installed: InstalledRunner, denied: &[String]) -> Result<Self, Unloadable> {
         let statement = &installed.statement;
         if statement.engine != EngineProfile::engine_version() {
             let has = EngineProfile::engine_version();
-            return Err(format!("the runner was made for {}, and this is {has}", statement.engine));
+            return Err(unfit(format!("the runner was made for {}, and this is {has}", statement.engine)));
         }
         if let Some(feature) = statement.cpu_features.iter().find(|f| denied.contains(f)) {
-            return Err(format!("the runner uses {feature}, which the owner of this gateway denies"));
+            return Err(unfit(format!("the runner uses {feature}, which the owner of this gateway denies")));
         }
         let profile = EngineProfile::new(&statement.triple, statement.cpu_features.clone());
         if profile.hash() != statement.profile {
-            return Err("the runner was made for other settings of the engine".to_owned());
+            return Err(unfit("the runner was made for other settings of the engine".to_owned()));
         }
-        let engine = Engine::new(&profile).map_err(|e| e.to_string())?;
-        let file: File = store.open(&statement.module).map_err(|e| in_full(&e))?;
+        let engine = Engine::new(&profile).map_err(|e| unfit(e.to_string()))?;
+        let file: File = store.open(&statement.module).map_err(damaged)?;
         // SAFETY: the statement is the runtime role's, the store has just compared this open file with the digest that it names,
         // and blobs are written once.
         #[allow(unsafe_code)]
-        let module = unsafe { engine.load(&file) }.map_err(|e| e.to_string())?;
+        let module = unsafe { engine.load(&file) }.map_err(|e| unfit(e.to_string()))?;
         Ok(Self { installed, engine, module })
     }
 

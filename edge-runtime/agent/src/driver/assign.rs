@@ -37,10 +37,14 @@ impl Driver {
         }
     }
 
+    /// The assigned runner, or, where that was refused and the one in force is damaged, the one in force.
     pub(super) fn missing_runner(&self) -> Option<RunnerRef> {
-        let wanted = self.assignment.as_ref()?.runner.clone()?;
+        let assigned = self.assignment.as_ref()?.runner.as_ref();
+        let before = self.runner_file.active.as_ref().map(|r| &r.reference).filter(|_| self.runner.is_none());
+        let mut both = assigned.into_iter().chain(before);
+        let wanted = both.find(|wanted| !self.runner_file.refuses(&wanted.module.digest))?;
         let has = self.runner.as_ref().is_some_and(|r| r.installed.record.reference.module == wanted.module);
-        (!has && !self.runner_file.refuses(&wanted.module.digest)).then_some(wanted)
+        (!has).then(|| wanted.clone())
     }
 
     fn fetch_runner(&mut self, wanted: RunnerRef) {
@@ -48,8 +52,12 @@ impl Driver {
         self.runner_busy = true;
         let (source, roots, send) = (self.parts.source.clone(), self.parts.roots.clone(), self.parts.send.clone());
         let floors = self.runner_file.floors();
+        let before = self.runner_file.active.clone().filter(|r| self.runner.is_none() && r.reference == wanted);
         tokio::spawn(async move {
-            let result = source.runner(wanted, target, &roots, &floors).await;
+            let result = match before {
+                Some(record) => source.runner_again(record, &roots).await,
+                None => source.runner(wanted, target, &roots, &floors).await,
+            };
             let _ = send.send(Input::RunnerFetched { result: Box::new(result) });
         });
     }
@@ -79,16 +87,20 @@ impl Driver {
             })
             .collect();
         let budget = self.parts.memory_budget.saturating_sub(self.memory_used());
+        let alone = self.runner.is_none();
         tokio::spawn(async move {
             let made = tokio::task::spawn_blocking(move || {
-                let refused = |message| Unloadable { reason: FailureReason::InvalidBundle, message };
-                let runner = Arc::new(Runner::load(&store, installed, &denied).map_err(refused)?);
+                let runner = Arc::new(Runner::load(&store, installed, &denied)?);
                 let (mut all, mut left) = (Vec::new(), budget);
                 for (machine, releases) in &served {
                     for release in releases {
                         let model = &machine.state.model;
                         let named = |e: Unloadable| Unloadable { message: format!("{model}: {}", e.message), ..e };
-                        let prepared = mend::prepare(machine, &store, release, &runner).map_err(named)?;
+                        let prepared = match mend::prepare(machine, &store, release, &runner) {
+                            // Nothing can be mended without a runner; with one, it is.
+                            Err(e) if alone && e.reason == FailureReason::VerificationFailed => continue,
+                            prepared => prepared.map_err(named)?,
+                        };
                         // Until it takes over, everything is loaded twice.
                         left = left.checked_sub(prepared.memory()).ok_or_else(|| Unloadable {
                             reason: FailureReason::InsufficientMemory,

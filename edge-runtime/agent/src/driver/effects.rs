@@ -59,6 +59,7 @@ impl Driver {
                 Err(error) => {
                     self.not_written(name, &error);
                     let Some(machine) = self.machines.get_mut(name) else { return };
+                    machine.unheard |= matches!(event, Event::Assigned(_) | Event::Withdrawn);
                     let (state, instead) = unwritten(&before, machine.state.clone());
                     machine.state = state;
                     tell(name, &before, machine);
@@ -92,7 +93,8 @@ impl Driver {
 
     fn not_written(&mut self, name: &str, error: &crate::state::StateError) {
         let Some(machine) = self.machines.get_mut(name) else { return };
-        if machine.unwritten.replace(Instant::now()).is_none() {
+        if machine.unwritten.is_none() {
+            machine.unwritten = Some(Instant::now());
             tracing::error!(
                 deployment = name,
                 error = in_full(error),
@@ -103,12 +105,16 @@ impl Driver {
 
     /// After a write that failed: once more what was asked for, and the wish that may have been lost.
     pub(super) fn write_again(&mut self, name: &str) {
-        let due = self.machines.get(name).and_then(|m| m.unwritten).is_some_and(|at| at.elapsed() >= WRITE_AGAIN);
-        if !due {
-            return;
+        let Some(machine) = self.machines.get_mut(name) else { return };
+        if let Some(at) = machine.unwritten.as_mut().filter(|at| at.elapsed() >= WRITE_AGAIN) {
+            *at = Instant::now();
+            self.event(name, &Event::Resumed);
         }
-        self.event(name, &Event::Resumed);
-        if self.machines.get(name).is_some_and(|m| m.unwritten.is_none()) {
+        // Whatever write was the first that succeeded.
+        if let Some(machine) = self.machines.get_mut(name)
+            && machine.unwritten.is_none()
+            && std::mem::take(&mut machine.unheard)
+        {
             self.apply();
         }
     }
@@ -123,20 +129,27 @@ impl Driver {
     fn persist(&mut self, name: &str) -> Result<(), crate::state::StateError> {
         let Some(machine) = self.machines.get_mut(name) else { return Ok(()) };
         let in_slots: Vec<ReleaseId> = machine.state.releases().map(ReleaseId::from).collect();
-        machine.installed.retain(|id, _| in_slots.contains(id));
-        machine.unproved.retain(|id, _| in_slots.contains(id));
-        let remembered = &machine.state.rejected;
-        machine.rollback_micros.retain(|id, _| remembered.iter().any(|r| r.id == *id));
+        let remembered: Vec<ReleaseId> = machine.state.rejected.iter().map(|r| r.id).collect();
         let file = SlotFile {
             format: crate::state::FORMAT,
             state: machine.state.clone(),
             installed: {
                 let proved = machine.installed.iter().map(|(id, installed)| (id, &installed.accepted));
-                proved.chain(&machine.unproved).map(|(id, accepted)| (*id, accepted.clone())).collect()
+                let all = proved.chain(&machine.unproved).filter(|(id, _)| in_slots.contains(id));
+                all.map(|(id, accepted)| (*id, accepted.clone())).collect()
             },
-            rollback_micros: machine.rollback_micros.iter().map(|(id, n)| (*id, *n)).collect(),
+            rollback_micros: {
+                let all = machine.rollback_micros.iter().filter(|(id, _)| remembered.contains(id));
+                all.map(|(id, n)| (*id, *n)).collect()
+            },
         };
-        self.parts.dir.write(&format!("slots/{name}.json"), &file)
+        self.parts.dir.write(&format!("slots/{name}.json"), &file)?;
+        // Not before: a state that could not be written stays what it was, with all that it names.
+        machine.installed.retain(|id, _| in_slots.contains(id));
+        machine.unproved.retain(|id, _| in_slots.contains(id));
+        machine.unloaded.retain(|id, _| in_slots.contains(id));
+        machine.rollback_micros.retain(|id, _| remembered.contains(id));
+        Ok(())
     }
 
     /// Whether the operator's word has run out: nothing new is installed on it, what runs goes on. Without an assignment
@@ -239,7 +252,10 @@ impl Driver {
         let Some(machine) = self.machines.get_mut(name) else { return };
         machine.preparing = false;
         match result {
-            Err(Unloadable { reason, message }) => self.unloadable(name, id, reason, message),
+            Err(error) => {
+                let event = machine.set_back(id, error);
+                self.event(name, &event);
+            }
             Ok(_) if !open => {} // the next tick asks again
             Ok(prepared) if used.saturating_add(prepared.memory()) > budget => {
                 machine.too_large = Some((id, prepared.memory()));
@@ -288,6 +304,7 @@ impl Driver {
             Ok(loaded) => {
                 let Some(machine) = self.machines.get_mut(name) else { return };
                 machine.loaded.insert(id.manifest, loaded);
+                machine.damages = None;
                 machine.replayed = 0;
                 machine.last_live = Instant::now();
                 self.event(name, &Event::ProbePassed(id));

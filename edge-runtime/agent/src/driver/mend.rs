@@ -1,6 +1,7 @@
 //! What should serve and is not in memory: read from disk after a start, brought again where it is damaged.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use ballast_bundle::ReleaseRef;
 use ballast_bundle::protocol::FailureReason;
@@ -13,6 +14,13 @@ use crate::installed::{Accepted, InstalledRelease};
 use crate::loaded::{self, Prepared, Unloadable};
 use crate::store::Reservation;
 
+/// Before what could not be loaded is tried again.
+const FIRST_PAUSE: Duration = Duration::from_secs(5);
+/// The pause doubles up to this.
+const LONGEST_PAUSE: Duration = Duration::from_secs(600);
+/// A candidate's bytes are brought again so often.
+const MAX_DAMAGES: u32 = 3;
+
 impl Driver {
     /// After a start: what serves is read from disk. Everything was verified and probed when it was brought here, and its
     /// digests are verified again now.
@@ -20,7 +28,6 @@ impl Driver {
         let Some(runner) = self.runner.clone() else { return };
         let store = Arc::clone(&self.parts.source.store);
         let Some(machine) = self.machines.get_mut(name) else { return };
-        let mut unloadable = Vec::new();
         let serving = machine.state.serving();
         let missing: Vec<ReleaseRef> = serving
             .iter()
@@ -29,18 +36,20 @@ impl Driver {
             .filter(|r| !machine.loaded.contains_key(&r.manifest.digest))
             .cloned()
             .collect();
+        let mut unloadable = Vec::new();
         for release in missing {
+            let id = ReleaseId::from(&release);
+            if machine.unloaded.get(&id).is_some_and(|again| !again.is_due()) {
+                continue;
+            }
             match prepare(machine, &store, &release, &runner).and_then(Prepared::start) {
                 Ok(loaded) => {
-                    machine.loaded.insert(release.manifest.digest, Arc::new(loaded));
+                    machine.unloaded.remove(&id);
+                    machine.loaded.insert(id.manifest, Arc::new(loaded));
                 }
                 Err(error) => {
-                    tracing::error!(
-                        deployment = name,
-                        version = release.version,
-                        error = error.message,
-                        "a release cannot be loaded"
-                    );
+                    let (version, why) = (&release.version, &error.message);
+                    tracing::error!(deployment = name, version, error = why, "a release cannot be loaded");
                     unloadable.push((release, error));
                 }
             }
@@ -50,41 +59,50 @@ impl Driver {
         }
     }
 
+    /// What could not be loaded is tried again, ever more seldom.
+    pub(super) fn look_after_unloaded(&mut self, name: &str) {
+        let Some(machine) = self.machines.get_mut(name) else { return };
+        let serving = machine.state.serving();
+        let serving: Vec<_> = serving.iter().flat_map(|s| [Some(s.primary), s.backup]).flatten().collect();
+        let missing = serving.into_iter().filter(|r| !machine.loaded.contains_key(&r.manifest.digest));
+        let missing: Vec<ReleaseId> = missing.map(ReleaseId::from).collect();
+        machine.unloaded.retain(|id, again| again.fetching || missing.contains(id));
+        if machine.unloaded.values().any(Again::is_due) {
+            self.switch(name);
+        }
+    }
+
     /// What should serve and cannot be loaded: damaged bytes are brought again, whatever release they are of. A candidate
     /// never keeps the gateway's one place for trials without serving.
     fn mend(&mut self, name: &str, release: ReleaseRef, error: Unloadable) {
         let id = ReleaseId::from(&release);
         let damaged = error.reason == FailureReason::VerificationFailed;
+        let newest =
+            self.parts.target.clone().map(|target| Accepted { target, root: self.parts.roots.newest().version });
         let Some(machine) = self.machines.get_mut(name) else { return };
         let candidate = machine.state.candidate.as_ref().is_some_and(|c| ReleaseId::from(&c.release) == id);
         let send = self.parts.send.clone();
         let name = name.to_owned();
         if candidate {
             // By way of the inputs: this runs in the middle of another event.
-            let event = if damaged {
-                Event::Damaged(id)
-            } else if error.reason.is_failure() {
-                Event::Rejected { of: id, reason: error.reason, message: error.message }
-            } else {
-                Event::Deferred { of: id, reason: error.reason, message: error.message }
-            };
+            let event = machine.set_back(id, error);
             let _ = send.send(Input::Unloadable { name, event });
-        } else if damaged && machine.mending.is_none() {
-            machine.mending = Some(id);
-            let known = machine.installed.get(&id).map(|i| &i.accepted).or(machine.unproved.get(&id)).cloned();
-            let newest =
-                || Some(Accepted { target: self.parts.target.clone()?, root: self.parts.roots.newest().version });
-            let Some(accepted) = known.or_else(newest) else { return };
-            let (source, roots) = (self.parts.source.clone(), self.parts.roots.clone());
-            let deployment = machine.state.deployment.clone();
-            tokio::spawn(async move {
-                let result = source.again(&release, &deployment, accepted, &roots).await;
-                let _ = send.send(Input::Mended { name, id, result });
-            });
+            return;
         }
+        let again = machine.unloaded.entry(id).or_default();
+        again.later();
+        let known = machine.installed.get(&id).map(|i| &i.accepted).or(machine.unproved.get(&id)).cloned();
+        let Some(accepted) = known.or(newest).filter(|_| damaged) else { return };
+        again.fetching = true;
+        let (source, roots) = (self.parts.source.clone(), self.parts.roots.clone());
+        let deployment = machine.state.deployment.clone();
+        tokio::spawn(async move {
+            let result = source.again(&release, &deployment, accepted, &roots).await;
+            let _ = send.send(Input::Mended { name, id, result });
+        });
     }
 
-    /// Damaged bytes are here again, or never will be.
+    /// Damaged bytes are here again, or not now.
     pub(super) fn mended(
         &mut self,
         name: &str,
@@ -92,18 +110,72 @@ impl Driver {
         result: Result<Fetched<InstalledRelease>, FetchError>,
     ) -> Vec<Reservation> {
         let Some(machine) = self.machines.get_mut(name) else { return Vec::new() };
-        machine.mending = None;
+        let first = machine.unloaded.get_mut(&id).is_some_and(|again| {
+            again.fetching = false;
+            again.pause <= FIRST_PAUSE
+        });
         match result {
             Ok(Fetched { installed, room }) => {
                 machine.unproved.remove(&id);
                 machine.installed.insert(id, installed);
-                self.switch(name);
+                if first {
+                    // At once, the first time; a disk that goes on damaging what it is given has its pauses.
+                    machine.unloaded.entry(id).or_default().at = Instant::now();
+                    self.switch(name);
+                }
                 room
             }
             Err(error) => {
-                tracing::error!(deployment = name, error = in_full(&error), "a damaged release was not brought again");
+                let error = in_full(&error);
+                tracing::error!(deployment = name, error, "a damaged release was not brought again; it is tried again");
                 Vec::new()
             }
+        }
+    }
+}
+
+/// When what could not be loaded is tried again.
+#[derive(Debug)]
+pub(super) struct Again {
+    at: Instant,
+    pause: Duration,
+    /// Its bytes are on their way.
+    fetching: bool,
+}
+
+impl Default for Again {
+    fn default() -> Self {
+        Self { at: Instant::now(), pause: Duration::ZERO, fetching: false }
+    }
+}
+
+impl Again {
+    fn is_due(&self) -> bool {
+        !self.fetching && self.at <= Instant::now()
+    }
+
+    fn later(&mut self) {
+        self.pause = self.pause.saturating_mul(2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
+        self.at = Instant::now() + self.pause;
+    }
+}
+
+impl Machine {
+    /// What becomes of a candidate that cannot be loaded. Damage is the disk's, and brought again; a disk that damages it
+    /// time and again is no place for it.
+    pub(super) fn set_back(&mut self, of: ReleaseId, error: Unloadable) -> Event {
+        let Unloadable { reason, message } = error;
+        if reason == FailureReason::VerificationFailed {
+            let before = self.damages.filter(|(id, _)| *id == of).map_or(0, |(_, times)| times);
+            self.damages = Some((of, before.saturating_add(1)));
+            if before < MAX_DAMAGES {
+                return Event::Damaged(of);
+            }
+        }
+        if reason.is_failure() {
+            Event::Rejected { of, reason, message }
+        } else {
+            Event::Deferred { of, reason, message }
         }
     }
 }

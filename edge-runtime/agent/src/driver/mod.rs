@@ -115,16 +115,20 @@ pub(crate) struct Machine {
     /// A preparation, a probe or a replay is under way.
     preparing: bool,
     fetching: Option<(ReleaseId, AbortHandle)>,
-    /// Damaged bytes of this are on their way.
-    mending: Option<ReleaseId>,
+    /// What should serve and cannot be loaded.
+    unloaded: BTreeMap<ReleaseId, mend::Again>,
+    /// How often the candidate's bytes turned out to be damaged.
+    damages: Option<(ReleaseId, u32)>,
     /// What the last preparation found to be too large, and how large.
     too_large: Option<(ReleaseId, u64)>,
     replaying: bool,
     replayed: usize,
     /// Counted at the last tick, by manifest: a relabel changes the number only.
     seen: BTreeMap<Digest, u64>,
-    /// When its state could last not be written; until it can.
+    /// Since when, or since which attempt, its state could not be written; until it can.
     unwritten: Option<Instant>,
+    /// A wish could not be written, and so was not heard.
+    unheard: bool,
     /// When the candidate's trial began, or it last answered a live request.
     last_live: Instant,
 }
@@ -170,7 +174,7 @@ impl Driver {
         let runner = runner_file.active.clone().and_then(|record| {
             match Runner::again(&parts.source.store, &parts.roots, record, &parts.denied) {
                 Ok(runner) => Some(Arc::new(runner)),
-                Err(error) => {
+                Err(Unloadable { message: error, .. }) => {
                     tracing::error!(error, "the runner cannot be used; it is fetched again");
                     None
                 }
@@ -230,6 +234,7 @@ impl Driver {
                 let event = match result {
                     Ok(fetched) => {
                         room = fetched.room;
+                        machine.unproved.remove(&id);
                         machine.installed.insert(id, fetched.installed);
                         if relabel { Event::Relabelled(id) } else { Event::Fetched(id) }
                     }
@@ -327,12 +332,14 @@ impl Machine {
             prepared: None,
             preparing: false,
             fetching: None,
-            mending: None,
+            unloaded: BTreeMap::new(),
+            damages: None,
             too_large: None,
             replaying: false,
             replayed: 0,
             seen: BTreeMap::new(),
             unwritten: None,
+            unheard: false,
             last_live: Instant::now(),
         }
     }

@@ -45,6 +45,7 @@ impl Driver {
         for name in names {
             self.write_again(&name);
             self.look_after_fetch(&name);
+            self.look_after_unloaded(&name);
             // First of all: what is too slow must not pass its trial in the same tick.
             self.judge_latency(&name);
             self.count(&name);

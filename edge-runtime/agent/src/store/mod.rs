@@ -66,7 +66,11 @@ impl Store {
         let mut check = StreamVerifier::new(&blob.digest, blob.size);
         let mut buffer = vec![0; READ];
         let verified = loop {
-            let n = file.read(&mut buffer).map_err(failed(blob, "read"))?;
+            let n = file.read(&mut buffer).map_err(|error| {
+                // A sector that is gone: the next fetch writes it elsewhere.
+                let _ = fs::remove_file(&path);
+                failed(blob, "read")(error)
+            })?;
             if n == 0 {
                 break check.finish();
             }

@@ -8,7 +8,7 @@ use ballast_bundle::{Blob, Digest, ReleaseRef, Role};
 use serde_json::{Value, json};
 
 use crate::fleet::{Fleet, deployment, stranger};
-use crate::gateway::{Gateway, wait_for};
+use crate::gateway::{Gateway, run, stderr, wait_for};
 use crate::models;
 
 /// 1.0.0 is active.
@@ -96,22 +96,73 @@ fn a_runner_that_a_stranger_signed_does_not_run_though_the_state_names_it() {
     wait_for("the real one is brought again", || gateway.answers_as("1.0.0", "active"));
 }
 
-#[test]
-fn damaged_bytes_of_what_serves_are_brought_again() {
-    let (mut fleet, mut gateway, one) = active();
-    let layers = models::digits("1.0.0");
-    let damage: [&Blob; 2] = [&one.statement, &crate::fleet::blob(&layers.weights)];
-    for blob in damage {
-        fleet.down();
-        gateway.kill();
-        let path = blob_path(&gateway, &blob.digest);
+/// The gateway ends, loses these blobs' right bytes, and starts while nobody can be asked.
+fn damaged(fleet: &mut Fleet, gateway: &mut Gateway, blobs: &[&Blob], arguments: &[&str]) {
+    fleet.down();
+    gateway.kill();
+    for blob in blobs {
+        let path = blob_path(gateway, &blob.digest);
         let mut bytes = std::fs::read(&path).unwrap();
         bytes[10] ^= 1;
         std::fs::write(&path, bytes).unwrap();
-        gateway.start(&[]);
+    }
+    gateway.start(arguments);
+}
+
+#[test]
+fn damaged_bytes_of_what_serves_are_brought_again() {
+    let (mut fleet, mut gateway, one) = active();
+    let weights = crate::fleet::blob(&models::digits("1.0.0").weights);
+    let runner = fleet.runner_signed_by(Role::Runtime);
+    let cases: [&[&Blob]; 4] =
+        [&[&one.statement], &[&weights], &[&runner.module, &weights], &[&runner.statement, &one.statement]];
+    for blobs in cases {
+        damaged(&mut fleet, &mut gateway, blobs, &["--set", "sync.max_backoff_seconds=1"]);
         assert_eq!(gateway.image(&[0; 256]).status, 503, "what is damaged does not serve");
         fleet.up();
         wait_for("it is whole again", || gateway.answers_as("1.0.0", "active"));
         assert!(gateway.log().contains("is not what it should be"), "{}", gateway.log());
     }
+}
+
+#[test]
+fn what_could_not_be_brought_again_is_tried_again() {
+    let (mut fleet, mut gateway, _) = active();
+    let weights = crate::fleet::blob(&models::digits("1.0.0").weights);
+    fleet.state().tampered.insert(weights.digest);
+    damaged(&mut fleet, &mut gateway, &[&weights], &[]);
+    fleet.up();
+    wait_for("what comes is wrong, too", || gateway.log().contains("was not brought again"));
+    fleet.state().tampered.clear();
+    wait_for("it is whole again", || gateway.answers_as("1.0.0", "active"));
+}
+
+/// 2.0.0 is here and waits for memory; its bytes are damaged meanwhile. That is no fault of its.
+#[test]
+fn a_candidate_whose_bytes_are_damaged_is_brought_again() {
+    let (mut fleet, mut gateway, one) = active();
+    gateway.kill();
+    gateway.start(&["--set", "limits.memory=1Mi"]);
+    let two = fleet.digits("2.0.0", 2);
+    fleet.assign(Some(&two), Some(&one));
+    wait_for("2.0.0 waits for memory", || fleet.is("2.0.0", ReleaseState::Deferred));
+    let weights = crate::fleet::blob(&models::digits("2.0.0").weights);
+    damaged(&mut fleet, &mut gateway, &[&weights], &["--set", "sync.max_backoff_seconds=1"]);
+    fleet.up();
+    wait_for("2.0.0 is active", || fleet.is("2.0.0", ReleaseState::Active));
+}
+
+/// Who enrols again after keys were exchanged keeps what it installed under the keys before.
+#[test]
+fn enrolling_again_forgets_no_root() {
+    let (mut fleet, mut gateway, _) = active();
+    fleet.state().exchanged = true;
+    fleet.next_root();
+    wait_for("the gateway knows the new keys", || gateway.status()["gateway"]["rootVersion"] == 2);
+    gateway.kill();
+    let output = run(&["enroll", "--token", &fleet.token(), "--state", gateway.state()]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    fleet.down();
+    gateway.start(&[]);
+    assert!(gateway.answers_as("1.0.0", "active"));
 }
