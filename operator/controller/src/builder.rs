@@ -23,6 +23,9 @@ pub enum BuilderError {
     /// A worker.
     #[error(transparent)]
     Build(#[from] BuildError),
+    /// What was built could not be brought into the registry, or not be held against what is there.
+    #[error("{0}; it is tried again")]
+    Registry(String),
 }
 
 /// One target's outcome.

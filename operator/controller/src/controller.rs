@@ -10,7 +10,7 @@ use ballast_bundle::{
     Contract, DeploymentRef, Digest, GatewayId, NamespaceUid, ReleaseNumber, ReleaseRef, SigningKey, TargetName,
     UnixMillis,
 };
-use ballast_fleet::registry::{Registry, Repository};
+use ballast_fleet::registry::Registry;
 use ballast_fleet::store::{GatewayRow, GatewayStore, StoreError, StoredReport};
 use ballast_fleet::{BoxFuture, Dispatch, Dispatched, Documents, Fleet, Wish};
 use tokio::sync::watch;
@@ -220,11 +220,14 @@ impl Controller {
     }
 
     /// The contract of a bundle that is in the registry.
-    pub(crate) fn contract_of(&self, release: &ReleaseRef) -> Option<Contract> {
-        let _: Repository = release.repository.parse().ok()?;
-        let manifest = std::fs::read(self.registry.blob_path(&release.manifest.digest)).ok()?;
-        let layers = ballast_bundle::manifest::parse_bundle_manifest(&manifest).ok()?;
-        serde_json::from_slice(&std::fs::read(self.registry.blob_path(&layers.contract.digest)).ok()?).ok()
+    pub(crate) fn contract_of(&self, release: &ReleaseRef) -> Result<Contract, String> {
+        let read = |digest| {
+            let path = self.registry.blob_path(digest);
+            std::fs::read(&path).map_err(|e| format!("{}: {e}", path.display()))
+        };
+        let layers = ballast_bundle::manifest::parse_bundle_manifest(&read(&release.manifest.digest)?)
+            .map_err(|e| e.to_string())?;
+        serde_json::from_slice(&read(&layers.contract.digest)?).map_err(|e| e.to_string())
     }
 
     pub(crate) fn published(&self) -> Arc<Published> {

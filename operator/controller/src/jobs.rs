@@ -73,12 +73,7 @@ impl Jobs {
                 return JobState::Done(builds);
             }
             Some(Err(error)) => {
-                job.task = None;
-                tracing::warn!(deployment = %wanted.deployment, version = wanted.version, %error, "a build did not succeed");
-                let wait = FIRST_WAIT.saturating_mul(1 << job.failures.min(6)).min(LONGEST_WAIT);
-                job.failures += 1;
-                job.not_before = UnixMillis(now.0.saturating_add(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)));
-                job.last = Some(error.clone());
+                job.failed(wanted, error.clone(), now);
                 return JobState::Failed(error);
             }
             None => {}
@@ -88,6 +83,14 @@ impl Jobs {
         }
         // Why it did not work is news until it does.
         job.last.clone().map_or_else(|| JobState::Running(job.progress.last()), JobState::Failed)
+    }
+
+    /// What was built was of no use yet: it is built again after a while, as if that had failed.
+    pub fn set_back(&self, wanted: &Wanted, error: BuilderError, now: UnixMillis) {
+        let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(job) = jobs.get_mut(&wanted.deployment) {
+            job.failed(wanted, error, now);
+        }
     }
 
     /// Stops and forgets a deployment's build.
@@ -107,6 +110,15 @@ impl Job {
             last: None,
             not_before: UnixMillis(0),
         }
+    }
+
+    fn failed(&mut self, wanted: &Wanted, error: BuilderError, now: UnixMillis) {
+        tracing::warn!(deployment = %wanted.deployment, version = wanted.version, %error, "a build did not succeed");
+        let wait = FIRST_WAIT.saturating_mul(1 << self.failures.min(6)).min(LONGEST_WAIT);
+        self.task = None;
+        self.failures += 1;
+        self.not_before = UnixMillis(now.0.saturating_add(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)));
+        self.last = Some(error);
     }
 
     fn start(&mut self, wanted: &Arc<Wanted>, targets: Vec<Target>, builder: &Arc<Builder>, finished: &Arc<Notify>) {

@@ -10,12 +10,16 @@ use ballast_crds::conditions::Reason;
 use crate::builder::{BuilderError, Built};
 use crate::controller::Controller;
 use crate::jobs::JobState;
+use crate::reconcile::sign::Signed;
 use crate::records::{Phase, Record, TargetBuild};
 use crate::roster::Member;
 use crate::state::StateError;
 use crate::targets::Target;
 use crate::wanted::Wanted;
 use crate::workers::BuildError;
+
+/// A clock this far behind the last counter is wrong: nothing is issued under it.
+const CLOCK_BEHIND: u64 = 24 * 3600 * 1000;
 
 impl Controller {
     pub(super) fn compile(
@@ -50,6 +54,13 @@ impl Controller {
             release.enter(Phase::Compiling, reason, message, now);
             return Ok(());
         }
+        if clock_is_behind(record, now) {
+            self.jobs.forget(&wanted.deployment);
+            let message = "this machine's clock is more than a day behind the last release's counter; set the clock";
+            record.releases[index].enter(Phase::Compiling, Reason::ClockBehind, message, now);
+            return Ok(());
+        }
+        let release = &mut record.releases[index];
         match self.jobs.poll(wanted, targets, &self.builder, now) {
             JobState::Running(progress) => {
                 release.enter(Phase::Compiling, Reason::Compiling, progress, now);
@@ -66,8 +77,16 @@ impl Controller {
                 Ok(())
             }
             JobState::Done(builds) => {
-                self.jobs.forget(&wanted.deployment);
-                self.sign(wanted, record, index, &builds, now)
+                match self.sign(wanted, record, index, &builds, now)? {
+                    Signed::Decided => self.jobs.forget(&wanted.deployment),
+                    Signed::Not(message) => {
+                        let error = BuilderError::Registry(message);
+                        let reason = failure_reason(&error);
+                        record.releases[index].enter(Phase::Compiling, reason, error.to_string(), now);
+                        self.jobs.set_back(wanted, error, now);
+                    }
+                }
+                Ok(())
             }
         }
     }
@@ -83,7 +102,8 @@ impl Controller {
     ) -> Result<(), StateError> {
         let release = &record.releases[index];
         let missing: Vec<Target> = targets.iter().filter(|t| !release.targets.contains_key(&t.name)).cloned().collect();
-        if missing.is_empty() {
+        // A wrong clock signs nothing, not for a release that lives either.
+        if missing.is_empty() || clock_is_behind(record, now) {
             return Ok(());
         }
         match self.jobs.poll(wanted, &missing, &self.builder, now) {
@@ -103,20 +123,25 @@ impl Controller {
                 Ok(())
             }
             JobState::Done(builds) => {
-                self.jobs.forget(&wanted.deployment);
                 for (name, built) in &builds {
                     record.releases[index].targets.insert(name.clone(), target_build(built));
                 }
-                if let Err(message) = self.publish(wanted, &mut record.releases[index], &builds) {
-                    tracing::error!(deployment = %wanted.deployment, message, "a new target could not be published");
-                    for name in builds.keys() {
-                        record.releases[index].targets.remove(name); // tried again by the next pass
+                match self.publish(wanted, &mut record.releases[index], &builds) {
+                    Ok(()) => self.jobs.forget(&wanted.deployment),
+                    Err(message) => {
+                        builds.keys().for_each(|name| drop(record.releases[index].targets.remove(name)));
+                        self.jobs.set_back(wanted, BuilderError::Registry(message), now);
                     }
                 }
                 self.save(record)
             }
         }
     }
+}
+
+/// Whether the clock is wrong for certain: time does not run backwards.
+fn clock_is_behind(record: &Record, now: UnixMillis) -> bool {
+    record.last_counter.is_some_and(|c| c.0 > now.0.saturating_add(CLOCK_BEHIND))
 }
 
 pub(super) fn target_build(built: &Built) -> TargetBuild {
@@ -148,6 +173,7 @@ fn failure_reason(error: &BuilderError) -> Reason {
         BuilderError::Fetch(FetchError::Uri { .. } | FetchError::TooLarge { .. }) => Reason::InvalidSpec,
         BuilderError::Build(BuildError::Crashed(_)) => Reason::CompilerCrashed,
         BuilderError::Build(BuildError::Failed(_) | BuildError::State(_)) => Reason::CompilerUnavailable,
+        BuilderError::Registry(_) => Reason::BundleUnavailable,
     }
 }
 
@@ -155,6 +181,6 @@ fn retried(error: &BuilderError) -> bool {
     match error {
         BuilderError::Fetch(e) => e.is_transient(),
         BuilderError::Build(BuildError::Crashed(_)) => false,
-        BuilderError::Build(BuildError::Failed(_) | BuildError::State(_)) => true,
+        BuilderError::Build(BuildError::Failed(_) | BuildError::State(_)) | BuilderError::Registry(_) => true,
     }
 }

@@ -1,6 +1,6 @@
 //! From builds to a signed release in the registry, or to a refusal. *Client*: state directory and registry.
 
-use ballast_bundle::{Counter, ReleaseNumber, UnixMillis};
+use ballast_bundle::{Contract, Counter, ReleaseNumber, UnixMillis};
 use ballast_compiler::VerdictReason;
 use ballast_crds::conditions::Reason;
 
@@ -12,8 +12,13 @@ use crate::rollout::RolloutState;
 use crate::state::StateError;
 use crate::wanted::Wanted;
 
-/// A clock this far behind the last counter is wrong: nothing is issued under it.
-const CLOCK_BEHIND: u64 = 24 * 3600 * 1000;
+/// What became of a build.
+pub(super) enum Signed {
+    /// The release is signed, or refused.
+    Decided,
+    /// Neither, for a reason that may pass.
+    Not(String),
+}
 
 impl Controller {
     /// Refuses, or gives the release its counter and signs it. *Client.*
@@ -24,7 +29,7 @@ impl Controller {
         index: usize,
         builds: &Builds,
         now: UnixMillis,
-    ) -> Result<(), StateError> {
+    ) -> Result<Signed, StateError> {
         let release = &mut record.releases[index];
         for (name, built) in builds {
             release.targets.insert(name.clone(), target_build(built));
@@ -32,16 +37,15 @@ impl Controller {
         if let Some((reason, message)) = refusal(builds) {
             release.enter(Phase::Refused, reason, message, now);
             tracing::warn!(deployment = %wanted.deployment, version = wanted.version, %reason, "release refused; nothing was signed");
-            return Ok(());
+            return Ok(Signed::Decided);
         }
-        if let Some(message) = self.contract_change(wanted, record, builds) {
-            record.releases[index].enter(Phase::Refused, Reason::ContractChanged, message, now);
-            return Ok(());
-        }
-        if record.last_counter.is_some_and(|c| c.0 > now.0.saturating_add(CLOCK_BEHIND)) {
-            let message = "this machine's clock is more than a day behind the last release's counter; set the clock";
-            record.releases[index].enter(Phase::Compiling, Reason::ClockBehind, message, now);
-            return Ok(());
+        match self.contract_change(wanted, record, builds) {
+            Ok(None) => {}
+            Ok(Some(message)) => {
+                record.releases[index].enter(Phase::Refused, Reason::ContractChanged, message, now);
+                return Ok(Signed::Decided);
+            }
+            Err(message) => return Ok(Signed::Not(message)),
         }
         if record.releases[index].number.is_none() {
             let counter = Counter::next(record.last_counter, now.0);
@@ -57,12 +61,10 @@ impl Controller {
                 release.rollout = RolloutState::default();
                 release.enter(Phase::RollingOut, Reason::RollingOut, "", now);
                 tracing::info!(deployment = %wanted.deployment, version = wanted.version, number = ?release.number, "release signed and published");
-                self.save(record)
+                self.save(record)?;
+                Ok(Signed::Decided)
             }
-            Err(e) => {
-                release.enter(Phase::Compiling, Reason::BundleUnavailable, e, now);
-                Ok(())
-            }
+            Err(message) => Ok(Signed::Not(message)),
         }
     }
 
@@ -85,21 +87,26 @@ impl Controller {
         Ok(())
     }
 
-    fn contract_change(&self, wanted: &Wanted, record: &Record, builds: &Builds) -> Option<String> {
-        if wanted.allow_contract_change {
-            return None;
-        }
-        let stable = record.stable()?;
-        builds.iter().find_map(|(name, built)| {
-            let new: ballast_bundle::Contract = serde_json::from_slice(&built.artifacts.as_ref()?.contract).ok()?;
-            let old = self.contract_of(stable.for_target(name)?)?;
-            (new.inputs != old.inputs || new.outputs != old.outputs).then(|| {
-                format!(
+    /// What clients would notice, in one sentence. `Err`: nobody can tell.
+    fn contract_change(&self, wanted: &Wanted, record: &Record, builds: &Builds) -> Result<Option<String>, String> {
+        let Some(stable) = record.stable().filter(|_| !wanted.allow_contract_change) else { return Ok(None) };
+        for (name, built) in builds {
+            let Some(artifacts) = &built.artifacts else { continue };
+            // A target that is new is held against any other: tensors are the model's, not the target's.
+            let any = || stable.targets.values().find_map(|t| t.release.as_ref());
+            let Some(reference) = stable.for_target(name).or_else(any) else { continue };
+            let unreadable =
+                |e: &dyn std::fmt::Display| format!("the inputs and outputs of {} cannot be read: {e}", stable.version);
+            let old = self.contract_of(reference).map_err(|e| unreadable(&e))?;
+            let new: Contract = serde_json::from_slice(&artifacts.contract).map_err(|e| e.to_string())?;
+            if new.inputs != old.inputs || new.outputs != old.outputs {
+                return Ok(Some(format!(
                     "inputs or outputs differ from those of {} on {name}; clients would break: set model.allowContractChange if that is meant",
                     stable.version
-                )
-            })
-        })
+                )));
+            }
+        }
+        Ok(None)
     }
 }
 

@@ -1,6 +1,7 @@
 //! What holds a release up before it is signed is what the conditions say.
 
 use ballast_bundle::protocol::ReleaseState;
+use ballast_bundle::{DataType, TensorSpec};
 use ballast_compiler::WorkerError;
 use ballast_controller::records::Phase;
 use ballast_crds::conditions::Reason;
@@ -88,10 +89,7 @@ async fn nothing_is_signed_by_a_clock_that_is_more_than_a_day_behind_the_last_re
     world.wish("digits", "3.0.0", |_| {});
     let message = until_held_up(&mut world, Reason::ClockBehind).await;
     assert!(message.contains("set the clock"), "{message}");
-    for _ in 0..20 {
-        world.now += 5_000;
-        world.pass().await;
-    }
+    stays(&mut world, Reason::ClockBehind).await;
     let record = world.record("digits");
     let held = record.releases.last().unwrap();
     assert_eq!((held.version.as_str(), held.phase, held.number), ("3.0.0", Phase::Compiling, None));
@@ -104,6 +102,48 @@ async fn nothing_is_signed_by_a_clock_that_is_more_than_a_day_behind_the_last_re
     world.now = right + 60_000;
     world.until("digits", Phase::Active, &["gw-a"], ReleaseState::Active).await;
     assert!(world.newest("digits").number.unwrap() > second);
+}
+
+/// The reason is the same in every pass.
+async fn stays(world: &mut World, reason: Reason) {
+    for _ in 0..20 {
+        world.now += 5_000;
+        world.pass().await;
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await; // builds are made beside the passes
+        let said = condition(world, "Ready");
+        assert_eq!(said.1, reason.as_str(), "{said:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_release_with_other_outputs_is_refused_unless_that_is_meant() {
+    let mut world = world().await;
+    world.rolled_out("digits", "1.0.0", &["gw-a"]).await;
+    let scores = TensorSpec { name: "scores".into(), datatype: DataType::Fp32, shape: vec![1, 10] };
+    *world.compiler.outputs.lock().unwrap() = vec![scores];
+    world.wish("digits", "2.0.0", |_| {});
+    world.until("digits", Phase::Refused, &["gw-a"], ReleaseState::Active).await;
+    let refused = world.newest("digits");
+    assert_eq!((refused.reason.as_str(), refused.number), (Reason::ContractChanged.as_str(), None));
+    assert!(refused.message.contains("set model.allowContractChange"), "{}", refused.message);
+    assert!(refused.targets.values().all(|t| t.release.is_none()), "nothing is signed");
+
+    // Whether it changed cannot be told any more: nothing is signed on a guess.
+    let stable = world.record("digits").stable().unwrap().clone();
+    let manifest = stable.targets.values().find_map(|t| t.release.clone()).unwrap().manifest.digest;
+    let (path, bytes) =
+        (world.registry.blob_path(&manifest), std::fs::read(world.registry.blob_path(&manifest)).unwrap());
+    std::fs::remove_file(&path).unwrap();
+    world.wish("digits", "3.0.0", |_| {});
+    let message = until_held_up(&mut world, Reason::BundleUnavailable).await;
+    assert!(message.contains("the inputs and outputs of 1.0.0 cannot be read"), "{message}");
+    stays(&mut world, Reason::BundleUnavailable).await;
+    std::fs::write(&path, bytes).unwrap();
+    world.until("digits", Phase::Refused, &["gw-a"], ReleaseState::Active).await;
+
+    world.wish("digits", "4.0.0", |object| object["spec"]["model"]["allowContractChange"] = true.into());
+    world.until("digits", Phase::Active, &["gw-a"], ReleaseState::Active).await;
+    assert_eq!(world.newest("digits").version, "4.0.0");
 }
 
 #[tokio::test]

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use ballast_bundle::protocol::{Facts, FailureReason, ReleaseReport, ReleaseState};
 use ballast_bundle::{
-    AssignedDeployment, Contract, DeploymentRef, Digest, GatewayId, Limits, NamespaceUid, SigningKey, UnixMillis,
+    AssignedDeployment, Contract, DeploymentRef, Digest, GatewayId, Limits, NamespaceUid, SigningKey, TensorSpec,
+    UnixMillis,
 };
 use ballast_compiler::{Artifacts, CompileOutcome, CompileRequest, Verdict, VerdictReason, WorkerError};
 use ballast_controller::builder::Builder;
@@ -76,6 +77,8 @@ impl Source for Wishes {
 pub struct Fake {
     /// Given out, first one first, before anything is built.
     pub failures: Mutex<Vec<WorkerError>>,
+    /// Of every model from now on.
+    pub outputs: Mutex<Vec<TensorSpec>>,
 }
 
 impl Compiler for Fake {
@@ -92,7 +95,7 @@ impl Compiler for Fake {
             abi: 1 << 16,
             plan_major: 1,
             inputs: Vec::new(),
-            outputs: Vec::new(),
+            outputs: self.outputs.lock().unwrap().clone(),
             limits: Limits { memory_bytes: 1 << 20, deadline_millis: 100, instances: 1, max_queue: 1 },
             verification: request.verification.clone(),
         };
