@@ -8,11 +8,11 @@ fn unreadable_and_contradictory_files_are_named_and_change_nothing() {
     let good = std::fs::read_to_string(system.directory().join("digits.yaml")).unwrap();
 
     let cases = [
-        ("half written", good[..good.len() / 2].to_owned() + "\n  ["),
-        ("an unknown field", good.replace("  model:\n", "  modle: {}\n  model:\n")),
-        ("a wrong type", good.replace("finiteOutputs: true", "finiteOutputs: maybe")),
+        ("half written", good[..good.len() / 2].to_owned() + "\n  [", "line "),
+        ("an unknown field", good.replace("  model:\n", "  modle: {}\n  model:\n"), "modle"),
+        ("a wrong type", good.replace("finiteOutputs: true", "finiteOutputs: maybe"), "finiteOutputs"),
     ];
-    for (what, broken) in cases {
+    for (what, broken, named) in cases {
         assert_ne!(broken, good, "{what}");
         let before = system.operator_log().unwrap().len();
         system.put("digits.yaml", &broken).unwrap();
@@ -25,7 +25,8 @@ fn unreadable_and_contradictory_files_are_named_and_change_nothing() {
         system.serves("1.0.0").unwrap();
         // Where a person looks, and not in the log only.
         let shown = system.fleet.cli.run(&["rollout", "status", "digits"]).unwrap();
-        assert!(shown.contains("NOT ACCEPTED: digits.yaml"), "{what}: {shown}");
+        let problem = shown.lines().find(|line| line.starts_with("NOT ACCEPTED: digits.yaml")).unwrap_or_default();
+        assert!(problem.contains(named) && problem.contains("line "), "{what}: {shown}");
     }
     system.put("digits.yaml", &good).unwrap();
     system
@@ -38,10 +39,13 @@ fn unreadable_and_contradictory_files_are_named_and_change_nothing() {
     let before = system.operator_log().unwrap().len();
     system.put("again.yaml", &good.replace("1.0.0", "9.9.9")).unwrap();
     system
-        .until("the second file of one identity to be named", |s| {
-            Ok(s.operator_log()?[before..].contains("again.yaml").then_some(()))
+        .until("both files of one identity to be named", |s| {
+            let said = s.operator_log()?[before..].to_owned();
+            Ok(["again.yaml", "digits.yaml", "ModelDeployment"].iter().all(|word| said.contains(word)).then_some(()))
         })
         .unwrap();
+    let shown = system.fleet.cli.run(&["rollout", "status", "digits"]).unwrap();
+    assert!(shown.contains("NOT ACCEPTED: ") && shown.contains("again.yaml"), "{shown}");
     system.serves("1.0.0").unwrap();
     std::fs::remove_file(system.directory().join("again.yaml")).unwrap();
 
