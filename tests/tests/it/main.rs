@@ -5,3 +5,4 @@ mod bad_requests;
 mod bad_wishes;
 mod bad_yaml;
 mod processes;
+mod words;
