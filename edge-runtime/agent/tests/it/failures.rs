@@ -139,6 +139,36 @@ fn a_full_queue_without_a_fallback_says_when_to_come_again() {
     assert!(statuses.iter().all(|s| [(500, false), (429, true)].contains(s)), "{statuses:?}");
 }
 
+/// 1.0.0 is active; 2.0.0, which takes at least half a second and may take a fifth, is on trial.
+fn slow_on_trial(first: Does, trial: TrialPolicy) -> (Fleet, Gateway) {
+    let (fleet, gateway, one) = one_active(first, script::limits(60_000, 16), &[]);
+    let two = script::bundle("2.0.0", 2, Does::Slowly, script::limits(60_000, 16));
+    let two = fleet.release(&script::no_slower_than(200, two), "2.0.0", 2);
+    fleet.assign_with(Some(&two), Some(&one), trial, script::runner(&fleet, 1, 0));
+    (fleet, gateway)
+}
+
+#[test]
+fn a_release_that_is_slower_than_it_may_be_goes_back() {
+    let (fleet, gateway) = slow_on_trial(Does::Answer, endless_trial());
+    wait_for("it is rolled back", || fleet.is("2.0.0", ReleaseState::RolledBack));
+    let report = fleet.report("2.0.0").unwrap();
+    assert_eq!(report.reason, Some(FailureReason::LatencyExceeded), "{report:?}");
+    assert!(report.message.contains("above 200000 µs; the release before it takes"), "{}", report.message);
+    assert!(is(&gateway.image(&good()), "1.0.0", "active"));
+}
+
+/// A machine on which the release before it is as slow says nothing of the candidate.
+#[test]
+fn a_release_that_is_as_slow_as_the_one_before_it_stays() {
+    // Twelve answers: more than the ten that a verdict takes.
+    let trial = TrialPolicy { min_duration_millis: 300, min_requests: 12, max_failures: 0 };
+    let (fleet, gateway) = slow_on_trial(Does::Slowly, trial);
+    wait_for("it is active", || fleet.is("2.0.0", ReleaseState::Active));
+    assert!(is(&gateway.image(&good()), "2.0.0", "active"));
+    assert!(!gateway.log().contains("rolled back"), "{}", gateway.log());
+}
+
 /// 1.0.0 is active, and 2.0.0 on trial, whose output has another name.
 #[test]
 fn a_release_with_other_outputs_does_not_answer_for_one_that_fails() {

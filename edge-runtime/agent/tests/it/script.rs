@@ -9,14 +9,19 @@ use serde_json::json;
 use crate::fleet::Fleet;
 use crate::models;
 
-/// What a release does when the first pixel of an image is [`BAD`]; every other image is answered.
+/// What a release does when the first pixel of an image is [`BAD`]; every other image is answered at once.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Does {
     Answer = 0,
     Trap = 1,
     Loop = 2,
     NotANumber = 3,
+    /// Answers whatever it is asked, golden vectors included, after [`TURNS`] turns of a loop.
+    Slowly = 4,
 }
+
+/// Half a second at least, on any CPU.
+const TURNS: u32 = 1_000_000_000;
 
 /// The first pixel that makes a release do what it does.
 pub(crate) const BAD: f32 = 1.0;
@@ -48,11 +53,15 @@ fn wat(bias: u32) -> String {
           (func (export "ballast_input") (param i32 i32) (result i32) (global.get $arena))
           (func (export "ballast_output") (param i32 i32) (result i32) (i32.add (global.get $arena) (i32.const 256)))
           (func (export "ballast_error") (result i64) i64.const 0)
-          (func (export "ballast_infer") (param i32) (result i32) (local $does i32) (local $score f32)
+          (func (export "ballast_infer") (param i32) (result i32) (local $does i32) (local $left i32) (local $score f32)
+            (local.set $does (i32.load8_u (global.get $weights)))
+            (if (i32.eq (local.get $does) (i32.const {slowly}))
+              (then
+                (local.set $left (i32.const {TURNS}))
+                (loop $turn (br_if $turn (local.tee $left (i32.sub (local.get $left) (i32.const 1)))))))
             (local.set $score (f32.convert_i32_u (i32.add (i32.const {bias}) (i32.load8_u offset=1 (global.get $weights)))))
             (if (f32.eq (f32.load (global.get $arena)) (f32.const {BAD}))
               (then
-                (local.set $does (i32.load8_u (global.get $weights)))
                 (if (i32.eq (local.get $does) (i32.const {trap})) (then unreachable))
                 (if (i32.eq (local.get $does) (i32.const {endless})) (then (loop $again (br $again))))
                 (if (i32.eq (local.get $does) (i32.const {nan})) (then (local.set $score (f32.const nan))))))
@@ -61,6 +70,7 @@ fn wat(bias: u32) -> String {
         trap = Does::Trap as u8,
         endless = Does::Loop as u8,
         nan = Does::NotANumber as u8,
+        slowly = Does::Slowly as u8,
     )
 }
 
@@ -93,6 +103,11 @@ pub(crate) fn with_labels(artifacts: Artifacts) -> Artifacts {
     let (plan, golden) = (models::plan_with_labels(), golden(artifacts.weights[1], "labels"));
     let artifacts = models::with_contract(artifacts, |contract| contract.outputs[0].name = "labels".to_owned());
     Artifacts { plan, golden, ..artifacts }
+}
+
+/// The same release with a limit on its latency.
+pub(crate) fn no_slower_than(millis: u64, artifacts: Artifacts) -> Artifacts {
+    models::with_contract(artifacts, |contract| contract.verification.max_latency_p99_millis = Some(millis))
 }
 
 /// One that waits for one request at a time; loops end after `deadline_millis`.
