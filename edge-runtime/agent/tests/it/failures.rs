@@ -161,8 +161,8 @@ fn a_release_that_is_slower_than_it_may_be_goes_back() {
 /// A machine on which the release before it is as slow says nothing of the candidate.
 #[test]
 fn a_release_that_is_as_slow_as_the_one_before_it_stays() {
-    // Twelve answers: more than the ten that a verdict takes.
-    let trial = TrialPolicy { min_duration_millis: 300, min_requests: 12, max_failures: 0 };
+    // Replays come eight at a time, of both in turn: after two turns both have the ten answers that a verdict takes.
+    let trial = TrialPolicy { min_duration_millis: 300, min_requests: 20, max_failures: 0 };
     let (fleet, gateway) = slow_on_trial(Does::Slowly, trial);
     wait_for("it is active", || fleet.is("2.0.0", ReleaseState::Active));
     assert!(is(&gateway.image(&good()), "2.0.0", "active"));
