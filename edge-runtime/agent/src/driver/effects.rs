@@ -7,7 +7,7 @@ use ballast_bundle::protocol::FailureReason;
 use ballast_bundle::{Digest, Floors, ReleaseRef, UnixMillis};
 use ballast_slots::{Effect, Event, Phase, ReleaseId, State, step, trial_is_open, unwritten};
 
-use super::{Driver, Input, Machine, SlotFile};
+use super::{Driver, Input, Machine, SlotFile, set_aside};
 use crate::error::in_full;
 use crate::loaded::{self, Loaded, Prepared, Unloadable};
 use crate::probe;
@@ -269,15 +269,6 @@ impl Driver {
         }
     }
 
-    pub(super) fn unloadable(&mut self, name: &str, id: ReleaseId, reason: FailureReason, message: String) {
-        let event = if reason.is_failure() {
-            Event::Rejected { of: id, reason, message }
-        } else {
-            Event::Deferred { of: id, reason, message }
-        };
-        self.event(name, &event);
-    }
-
     fn probe(&mut self, name: &str, release: &ReleaseRef) {
         let id = ReleaseId::from(release);
         let Some(machine) = self.machines.get_mut(name) else { return };
@@ -310,7 +301,7 @@ impl Driver {
                 self.event(name, &Event::ProbePassed(id));
                 self.forget_unused(name);
             }
-            Err(Unloadable { reason, message }) => self.unloadable(name, id, reason, message),
+            Err(Unloadable { reason, message }) => self.event(name, &set_aside(id, reason, message)),
         }
     }
 

@@ -7,7 +7,7 @@ use ballast_bundle::ReleaseRef;
 use ballast_bundle::protocol::FailureReason;
 use ballast_slots::{Event, ReleaseId};
 
-use super::{Driver, Input, Machine};
+use super::{Driver, Input, Machine, set_aside};
 use crate::error::in_full;
 use crate::fetch::{FetchError, Fetched};
 use crate::installed::{Accepted, InstalledRelease};
@@ -172,11 +172,7 @@ impl Machine {
                 return Event::Damaged(of);
             }
         }
-        if reason.is_failure() {
-            Event::Rejected { of, reason, message }
-        } else {
-            Event::Deferred { of, reason, message }
-        }
+        set_aside(of, reason, message)
     }
 }
 

@@ -238,7 +238,7 @@ impl Driver {
                         machine.installed.insert(id, fetched.installed);
                         if relabel { Event::Relabelled(id) } else { Event::Fetched(id) }
                     }
-                    Err(error) => failed(id, &error),
+                    Err(error) => set_aside(id, error.reason(), error.to_string()),
                 };
                 self.event(&name, &event);
             }
@@ -285,13 +285,9 @@ impl Driver {
     }
 }
 
-fn failed(id: ReleaseId, error: &FetchError) -> Event {
-    let (reason, message) = (error.reason(), error.to_string());
-    if reason.is_failure() {
-        Event::Rejected { of: id, reason, message }
-    } else {
-        Event::Deferred { of: id, reason, message }
-    }
+/// What becomes of a candidate: a failure of its own ends it, a lack of this machine's puts it off.
+fn set_aside(of: ReleaseId, reason: FailureReason, message: String) -> Event {
+    if reason.is_failure() { Event::Rejected { of, reason, message } } else { Event::Deferred { of, reason, message } }
 }
 
 /// Every slot file there is.
