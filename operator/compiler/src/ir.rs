@@ -364,7 +364,7 @@ pub enum Op {
     /// `x → y` of the output's type. f32 to integer: cut towards zero, saturated at the type's ends, NaN gives 0. Integer to
     /// integer: wrapped. To Boolean: `x ≠ 0` (NaN is true). Integer to f32: nearest.
     Cast,
-    /// `x [n, c, ih, iw], w [o, c ÷ groups, kh, kw], (bias [o]) → [n, o, oh, ow]`, f32. `window.kernel` = `[kh, kw]`. Output
+    /// `x [n, c, ih, iw], w [o, c ÷ groups, kh, kw], (bias [o]) → [n, o, oh, ow]`, f32 or I32. `window.kernel` = `[kh, kw]`. Output
     /// plane `k` belongs to group `k ÷ (o ÷ groups)` and reads the input planes of that group. Summed over
     /// `c, kh, kw` in that order, bias last. One-dimensional convolutions come with a height of 1.
     Conv {

@@ -343,7 +343,10 @@ fn conv_operands<'a>(inputs: &[(DType, &'a [usize])], groups: usize, window: &Wi
     if rest.len() > 1 {
         return Err("more than three inputs".to_owned());
     }
-    float(same(*a, *b)?)?;
+    let dtype = same(*a, *b)?;
+    if dtype != DType::F32 && dtype != DType::I32 {
+        return Err(format!("not supported for {dtype}"));
+    }
     if x.len() != 4 || w.len() != 4 || w[2..] != window.kernel || groups == 0 {
         return Err(format!("input of shape {x:?}, weights of shape {w:?}"));
     }
@@ -351,8 +354,8 @@ fn conv_operands<'a>(inputs: &[(DType, &'a [usize])], groups: usize, window: &Wi
     if x[1] != channels || channels % groups != 0 || planes % groups != 0 {
         return Err(format!("input of shape {x:?}, weights of shape {w:?}, {groups} groups"));
     }
-    if let Some((dtype, bias)) = rest.first() {
-        float(*dtype)?;
+    if let Some((other, bias)) = rest.first() {
+        same(dtype, *other)?;
         if *bias != [planes] {
             return Err(format!("a bias of shape {bias:?} for {planes} planes"));
         }

@@ -79,7 +79,7 @@ pub fn operation(op: &Op, inputs: &[&Tensor], outputs: &[(DType, Vec<usize>)]) -
         Op::Select => one(elementwise::select(inputs[0], inputs[1], inputs[2], &shape)),
         Op::Cast => one(elementwise::cast(inputs[0], dtype)),
         Op::Conv { window, groups } => {
-            one(Data::F32(window::conv(inputs[0], inputs[1], inputs.get(2).copied(), window, *groups, &shape)))
+            one(window::conv(inputs[0], inputs[1], inputs.get(2).copied(), window, *groups, &shape))
         }
         Op::MatMul => one(window::matmul(inputs[0], inputs[1], &shape)),
         Op::Pool { kind, window } => one(Data::F32(window::pool(inputs[0], *kind, window, &shape))),

@@ -26,14 +26,39 @@ pub(super) fn conv(
     window: &Window,
     groups: usize,
     out: &[usize],
-) -> Vec<f32> {
-    let (&[n, channels, ih, iw], &[_, planes, oh, ow]) = (&x.shape[..], out) else {
-        unreachable!("the shape rule wants 4")
-    };
+) -> Data {
+    match (&x.data, &w.data) {
+        (Data::F32(data), Data::F32(weights)) => {
+            let bias = bias.map(Tensor::floats);
+            let madd = |y: f32, a: f32, b: f32| y + a * b;
+            Data::F32(convolve(data, weights, bias, &x.shape, window, groups, out, madd, |y, b| y + b))
+        }
+        (Data::Int(data), Data::Int(weights)) => {
+            let bias = bias.map(Tensor::ints);
+            let madd = |y: i64, a: i64, b: i64| y.wrapping_add(a.wrapping_mul(b));
+            let sums = convolve(data, weights, bias, &x.shape, window, groups, out, madd, i64::wrapping_add);
+            Data::Int(sums.into_iter().map(|s| super::wrap(x.dtype, s)).collect())
+        }
+        _ => unreachable!("the shape rule wants equal types"),
+    }
+}
+
+#[allow(clippy::too_many_arguments)] // one loop for two kinds of numbers
+fn convolve<T: Copy + Default>(
+    data: &[T],
+    weights: &[T],
+    bias: Option<&[T]>,
+    input: &[usize],
+    window: &Window,
+    groups: usize,
+    out: &[usize],
+    madd: impl Fn(T, T, T) -> T,
+    add: impl Fn(T, T) -> T,
+) -> Vec<T> {
+    let (&[n, channels, ih, iw], &[_, planes, oh, ow]) = (input, out) else { unreachable!("the shape rule wants 4") };
     let (ic, oc) = (channels / groups, planes / groups);
-    let (data, weights) = (x.floats(), w.floats());
     let [kh, kw] = window.kernel;
-    let mut result = vec![0f32; n * planes * oh * ow];
+    let mut result = vec![T::default(); n * planes * oh * ow];
     for image in 0..n {
         for o in 0..planes {
             let plane = &mut result[(image * planes + o) * oh * ow..][..oh * ow];
@@ -45,15 +70,14 @@ pub(super) fn conv(
                         let columns = inside(ow, iw, window.strides[1], offset(window, 1, kx));
                         for (oy, iy) in inside(oh, ih, window.strides[0], offset(window, 0, ky)) {
                             for (ox, ix) in columns.clone() {
-                                plane[oy * ow + ox] += weight * input[iy * iw + ix];
+                                plane[oy * ow + ox] = madd(plane[oy * ow + ox], weight, input[iy * iw + ix]);
                             }
                         }
                     }
                 }
             }
             if let Some(bias) = bias {
-                let b = bias.floats()[o];
-                plane.iter_mut().for_each(|y| *y += b);
+                plane.iter_mut().for_each(|y| *y = add(*y, bias[o]));
             }
         }
     }

@@ -18,8 +18,13 @@ fn below_zero(b: &mut Builder, x: ValueId, other: ValueId) -> Result<ValueId> {
 
 pub(super) fn leaky_relu(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
     let (x, alpha) = (call.input(0)?, call.float("alpha", 0.01));
+    Ok(vec![leaky(call, x, alpha)?])
+}
+
+/// `x < 0 ? alpha · x : x`
+pub(super) fn leaky(call: &mut Call<'_, '_>, x: ValueId, alpha: f64) -> Result<ValueId> {
     let scaled = call.b.with(BinaryOp::Mul, x, alpha)?;
-    Ok(vec![below_zero(call.b, x, scaled)?])
+    below_zero(call.b, x, scaled)
 }
 
 pub(super) fn p_relu(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {

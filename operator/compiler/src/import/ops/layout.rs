@@ -164,10 +164,17 @@ pub(super) fn tile(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
 }
 
 pub(super) fn concat(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
-    let rank = call.b.rank(call.input(0)?);
+    let parts = (0..call.inputs.len()).map(|i| call.input(i)).collect::<Result<Vec<_>>>()?;
+    join(call, &parts)
+}
+
+/// `parts` joined along the operator's axis.
+pub(super) fn join(call: &mut Call<'_, '_>, parts: &[ValueId]) -> Result<Vec<ValueId>> {
+    let Some(&first) = parts.first() else { return invalid("nothing to join") };
+    let mut parts = parts.to_vec();
+    let rank = call.b.rank(first);
     let default = if call.opset < 4 { 1 } else { 0 };
     let axis = call.axis(call.int("axis", default), rank)?;
-    let mut parts = (0..call.inputs.len()).map(|i| call.input(i)).collect::<Result<Vec<_>>>()?;
     // Empty parts come from shape arithmetic and contribute nothing.
     if parts.len() > 1 && parts.iter().any(|p| call.b.rank(*p) == rank && call.b.shape(*p)[axis] != 0) {
         parts.retain(|p| call.b.shape(*p).get(axis) != Some(&0));

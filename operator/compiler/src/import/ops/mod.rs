@@ -2,10 +2,12 @@
 
 mod activations;
 mod elementwise;
+mod integer;
 mod layout;
 mod normalize;
 mod pick;
 mod product;
+mod qlinear;
 mod quantize;
 mod recurrent;
 mod reduce;
@@ -66,6 +68,22 @@ pub(super) fn handler(domain: &str, operator: &str) -> Option<Handler> {
     let own = domain.is_empty();
     let plain: Plain = match operator {
         "Gelu" if own || domain == "com.microsoft" => activations::gelu,
+        _ if domain == "com.microsoft" => match operator {
+            "QuantizeLinear" => quantize::quantize,
+            "DequantizeLinear" => quantize::dequantize,
+            "QLinearAdd" => qlinear::add,
+            "QLinearMul" => qlinear::mul,
+            "QLinearSigmoid" => qlinear::sigmoid,
+            "QLinearLeakyRelu" => qlinear::leaky_relu,
+            "QLinearSoftmax" => qlinear::softmax,
+            "QLinearAveragePool" => qlinear::average_pool,
+            "QLinearGlobalAveragePool" => qlinear::global_average_pool,
+            "QLinearConcat" => qlinear::concat,
+            "QGemm" => integer::q_gemm,
+            "MatMulIntegerToFloat" => integer::mat_mul_integer_to_float,
+            "DynamicQuantizeMatMul" => integer::dynamic_quantize_mat_mul,
+            _ => return None,
+        },
         _ if !own => return None,
         "If" => return Some(Handler::If),
 
@@ -210,6 +228,11 @@ pub(super) fn handler(domain: &str, operator: &str) -> Option<Handler> {
 
         "QuantizeLinear" => quantize::quantize,
         "DequantizeLinear" => quantize::dequantize,
+        "DynamicQuantizeLinear" => quantize::dynamic_quantize,
+        "MatMulInteger" => integer::mat_mul_integer,
+        "ConvInteger" => integer::conv_integer,
+        "QLinearMatMul" => integer::qlinear_mat_mul,
+        "QLinearConv" => integer::qlinear_conv,
         _ => return None,
     };
     Some(Handler::Plain(plain))

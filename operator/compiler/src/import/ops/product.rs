@@ -6,7 +6,7 @@ use super::super::build::{Builder, Result, invalid, unsupported};
 use super::super::call::Call;
 
 /// numpy's `matmul`: vectors become matrices and lose the dimension again.
-fn matmul(b: &mut Builder, mut left: ValueId, mut right: ValueId) -> Result<ValueId> {
+pub(super) fn matmul(b: &mut Builder, mut left: ValueId, mut right: ValueId) -> Result<ValueId> {
     let (rank_left, rank_right) = (b.rank(left), b.rank(right));
     if rank_left == 0 || rank_right == 0 {
         return invalid("a scalar in a matrix product");

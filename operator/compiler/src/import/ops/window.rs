@@ -94,17 +94,22 @@ impl Attributes {
 }
 
 pub(super) fn conv(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
-    let (x, w) = (call.input(0)?, call.input(1)?);
-    let (shape, weights) = (call.shape(0)?, call.shape(1)?);
+    let (x, w, bias) = (call.input(0)?, call.input(1)?, call.optional(2));
+    Ok(vec![convolution(call, x, w, bias)?])
+}
+
+/// With the attributes that all convolutions have, of any operands: f32 or I32.
+pub(super) fn convolution(call: &mut Call<'_, '_>, x: ValueId, w: ValueId, bias: Option<ValueId>) -> Result<ValueId> {
+    let (shape, weights) = (call.b.shape(x).to_vec(), call.b.shape(w).to_vec());
     let mut attributes = attributes(call, &shape, Some(weights.get(2..).unwrap_or_default()))?;
     attributes.pad_automatically(&lift(&shape))?;
     let groups = extent(call.int("group", 1))?;
     let x = call.b.reshape(x, lift(&shape))?;
     let w = call.b.reshape(w, lift(&weights))?;
     let mut inputs = vec![x, w];
-    inputs.extend(call.optional(2));
+    inputs.extend(bias);
     let y = call.b.one(Op::Conv { window: attributes.window, groups }, &inputs, None)?;
-    finish(call, y, attributes.one_dimensional)
+    finish(call, y, attributes.one_dimensional).map(|y| y[0])
 }
 
 /// Drops the height of 1 again.
@@ -231,7 +236,11 @@ fn convolve_spread(
 
 fn pool(call: &mut Call<'_, '_>, kind: PoolKind) -> Result<Vec<ValueId>> {
     let x = call.input(0)?;
-    let shape = call.shape(0)?;
+    pool_of(call, x, kind)
+}
+
+fn pool_of(call: &mut Call<'_, '_>, x: ValueId, kind: PoolKind) -> Result<Vec<ValueId>> {
+    let shape = call.b.shape(x).to_vec();
     let mut a = attributes(call, &shape, None)?;
     let input = lift(&shape);
     a.pad_automatically(&input)?;
@@ -276,8 +285,14 @@ pub(super) fn max_pool(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
 }
 
 pub(super) fn average_pool(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
+    let x = call.input(0)?;
+    Ok(vec![average(call, x)?])
+}
+
+/// Average pooling of `x` with the attributes of the operator.
+pub(super) fn average(call: &mut Call<'_, '_>, x: ValueId) -> Result<ValueId> {
     let padded = call.flag("count_include_pad", false);
-    pool(call, if padded { PoolKind::MeanPadded } else { PoolKind::Mean })
+    pool_of(call, x, if padded { PoolKind::MeanPadded } else { PoolKind::Mean }).map(|y| y[0])
 }
 
 pub(super) fn global_pool(call: &mut Call<'_, '_>, kind: ReduceKind) -> Result<Vec<ValueId>> {
