@@ -10,6 +10,7 @@
 // A kernel is reached by its step's numbers; the contract is the same for all and stands above.
 #![allow(clippy::missing_safety_doc, clippy::too_many_arguments)]
 
+pub mod control;
 pub mod copy;
 pub mod depthwise;
 pub mod elt;
@@ -21,6 +22,7 @@ pub mod product;
 pub mod reduce;
 pub mod simd;
 
+pub use control::run;
 pub use memory::Memory;
 pub use simd::Level;
 

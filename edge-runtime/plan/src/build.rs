@@ -3,6 +3,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use crate::control::Block;
 use crate::record::Field;
 use crate::{DType, EltInstr, EltProgram, MAGIC, MAJOR, MINOR, Plan, PlanError, Step, section};
 
@@ -53,8 +54,14 @@ impl PlanBuilder {
 
     /// Appends an entry.
     pub fn entry(&mut self, name: &str, inputs: Vec<TensorDef>, outputs: Vec<TensorDef>, steps: &[Step]) {
+        let blocks: Vec<Block> = steps.iter().copied().map(Block::from).collect();
+        self.entry_of(name, inputs, outputs, &blocks);
+    }
+
+    /// Appends an entry that may have repeats and branches.
+    pub fn entry_of(&mut self, name: &str, inputs: Vec<TensorDef>, outputs: Vec<TensorDef>, blocks: &[Block]) {
         let mut bytes = Vec::new();
-        steps.iter().for_each(|step| step.encode(&mut bytes));
+        blocks.iter().for_each(|block| block.encode(&mut bytes));
         self.entries.push(EntryDef { name: name.into(), inputs, outputs, steps: bytes });
     }
 

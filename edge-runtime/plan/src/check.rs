@@ -1,6 +1,7 @@
 //! The proof that a step stays inside its memory. A step that passes may be carried out without further checks.
 
 use crate::PlanError;
+use crate::control::{Item, Items, MAX_EXECUTED, MAX_NESTING, Repeat, Slide};
 use crate::geometry::{p4_floats, p16_floats};
 use crate::step::{At, BiasOf, Conv, DType, Depthwise, Epilogue, Gemm, Layout, MAX_DIMS, Matrix, Step, Window};
 
@@ -25,6 +26,15 @@ pub trait Programs: core::fmt::Debug {
 enum Fault {
     Bounds,
     Geometry,
+}
+
+impl Fault {
+    fn at(self, step: u32) -> PlanError {
+        match self {
+            Self::Bounds => PlanError::OutOfBounds { step },
+            Self::Geometry => PlanError::Geometry { step },
+        }
+    }
 }
 
 type Checked = Result<(), Fault>;
@@ -201,12 +211,63 @@ impl Bounds<'_> {
         }
     }
 
+    fn slide(&self, slide: &Slide, count: u32) -> Checked {
+        sound(slide.bytes >= 1)?;
+        let reach = |at: At, step: i32, access: Access| {
+            let last = (i64::from(count) - 1).saturating_mul(i64::from(step));
+            self.reach(at, last.min(0), last.max(0).saturating_add(i64::from(slide.bytes)), 1, access)
+        };
+        reach(slide.from, slide.from_step, Access::Read)?;
+        reach(slide.to, slide.to_step, Access::Write)
+    }
+
+    fn repeat(&self, repeat: &Repeat<'_>) -> Checked {
+        sound(repeat.count >= 1)?;
+        if let Some(gate) = repeat.gate {
+            self.span(gate, 1, 1, Access::Read)?;
+        }
+        repeat.before().chain(repeat.after()).try_for_each(|slide| self.slide(&slide, repeat.count))
+    }
+
+    /// Passes only lists of which every step, in every round, passes [`Bounds::step`]; nested and repeated within bounds.
+    pub fn items(&self, items: Items<'_>) -> Result<(), PlanError> {
+        self.nested(items, 0, &mut 0).map(drop)
+    }
+
+    /// How many steps and slides a run of the list carries out. Recursion ends at [`MAX_NESTING`].
+    fn nested(&self, mut items: Items<'_>, depth: usize, index: &mut u32) -> Result<u64, PlanError> {
+        if depth > MAX_NESTING {
+            return Err(PlanError::Nesting);
+        }
+        let mut executed = 0u64;
+        while let Some(item) = items.read()? {
+            let here = *index;
+            *index = index.saturating_add(1);
+            let more = match item {
+                Item::Step(step) => self.step(&step, here).map(|()| 1)?,
+                Item::Repeat(repeat) => {
+                    self.repeat(&repeat).map_err(|fault| fault.at(here))?;
+                    let slides = repeat.before().chain(repeat.after()).count() as u64;
+                    let round = self.nested(repeat.body(), depth + 1, index)?.saturating_add(slides).saturating_add(1);
+                    round.saturating_mul(u64::from(repeat.count))
+                }
+                Item::Branch(branch) => {
+                    self.span(branch.condition, 1, 1, Access::Read).map_err(|fault| fault.at(here))?;
+                    let then = self.nested(branch.then(), depth + 1, index)?;
+                    then.max(self.nested(branch.otherwise(), depth + 1, index)?).saturating_add(1)
+                }
+            };
+            executed = executed.saturating_add(more);
+            if executed > MAX_EXECUTED {
+                return Err(PlanError::TooManySteps);
+            }
+        }
+        Ok(executed)
+    }
+
     /// Passes only what stays inside arena and weights, writes no weights and names a program that exists. `index` is the
     /// step's place, for the error.
     pub fn step(&self, step: &Step, index: u32) -> Result<(), PlanError> {
-        self.check(step).map_err(|fault| match fault {
-            Fault::Bounds => PlanError::OutOfBounds { step: index },
-            Fault::Geometry => PlanError::Geometry { step: index },
-        })
+        self.check(step).map_err(|fault| fault.at(index))
     }
 }

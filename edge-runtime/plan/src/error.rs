@@ -28,8 +28,10 @@ pub enum PlanError {
     },
     /// A step of a kind that this reader does not run.
     UnknownStep(u32),
-    /// A kind that the format keeps for later (`Repeat`, `Branch`).
-    Reserved(u32),
+    /// Repeats and branches are nested deeper than [`MAX_NESTING`](crate::control::MAX_NESTING).
+    Nesting,
+    /// A run would carry out more steps than [`MAX_EXECUTED`](crate::control::MAX_EXECUTED).
+    TooManySteps,
     /// A step reads or writes outside arena or weights, or writes weights.
     OutOfBounds {
         /// The step's place in the step section.
@@ -56,7 +58,8 @@ impl fmt::Display for PlanError {
             Self::Name => f.write_str("a name in the plan is not UTF-8"),
             Self::Value { what, value } => write!(f, "{what} cannot be {value}"),
             Self::UnknownStep(k) => write!(f, "step kind {k} is not one that this runner runs"),
-            Self::Reserved(k) => write!(f, "step kind {k} is kept for a later version"),
+            Self::Nesting => f.write_str("repeats and branches are nested too deep"),
+            Self::TooManySteps => f.write_str("a run would carry out more steps than the format allows"),
             Self::OutOfBounds { step } => write!(f, "step {step} reaches outside its memory"),
             Self::Geometry { step } => write!(f, "step {step} contradicts itself"),
             Self::Program(i) => write!(f, "element-wise program {i} is not well formed"),

@@ -30,6 +30,7 @@ extern crate std;
 #[cfg(feature = "build")]
 pub mod build;
 pub mod check;
+pub mod control;
 pub mod elt;
 mod error;
 pub mod geometry;
@@ -41,6 +42,7 @@ pub use error::PlanError;
 pub use step::{At, DType, Step};
 
 use check::{Bounds, Programs};
+use control::{Flat, Items};
 use record::Reader;
 
 /// First bytes of a plan.
@@ -155,12 +157,7 @@ impl<'a> Plan<'a> {
                     return Err(PlanError::Value { what: "place of a tensor", value: tensor.at });
                 }
             }
-            let mut steps = Reader::new(entry.steps);
-            let mut index = 0;
-            while !steps.is_empty() {
-                bounds.step(&next_step(&mut steps)?, index)?;
-                index += 1;
-            }
+            bounds.items(entry.items())?;
         }
         if count == 0 || !entries.is_empty() {
             return Err(PlanError::Section(section::ENTRIES));
@@ -243,21 +240,21 @@ impl<'a> Entry<'a> {
         tensors(self.outputs)
     }
 
-    /// The steps in order.
+    /// What runs, in order: steps, and steps under control.
+    pub fn items(&self) -> Items<'a> {
+        Items::new(self.steps)
+    }
+
+    /// All steps in the order in which they lie, those of repeats and branches included, each once. Not a way to run them:
+    /// that is [`Entry::items`].
     pub fn steps(&self) -> impl Iterator<Item = Step> + use<'a> {
-        let mut reader = Reader::new(self.steps);
-        core::iter::from_fn(move || next_step(&mut reader).ok())
+        Flat::new(self.items())
     }
 }
 
 fn tensors<'a>((count, bytes): (u32, &'a [u8])) -> impl Iterator<Item = Tensor<'a>> + use<'a> {
     let mut reader = Reader::new(bytes);
     (0..count).map_while(move |_| Tensor::read(&mut reader).ok())
-}
-
-fn next_step(r: &mut Reader<'_>) -> Result<Step, PlanError> {
-    let [kind, length] = [r.word()?, r.word()?];
-    Step::decode(kind, r.bytes(length as usize)?)
 }
 
 /// An input or output.

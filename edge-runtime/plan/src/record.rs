@@ -30,6 +30,11 @@ impl<'a> Reader<'a> {
         Ok(head)
     }
 
+    /// Everything that is left.
+    pub fn rest(self) -> &'a [u8] {
+        self.bytes
+    }
+
     /// The next word.
     pub fn word(&mut self) -> Result<u32, PlanError> {
         let (head, tail) = self.bytes.split_first_chunk::<4>().ok_or(PlanError::Truncated)?;

@@ -9,7 +9,7 @@
 mod guest;
 pub mod measure;
 
-use ballast_kernels::{Level, Memory, run_step};
+use ballast_kernels::{Level, Memory};
 use ballast_plan::Plan;
 
 /// The ABI that the guest speaks: major in the upper, minor in the lower 16 bits.
@@ -20,8 +20,6 @@ pub const ABI: u32 = 1 << 16;
 /// # Safety
 /// `plan` was accepted by [`Plan::parse`]; `memory` has the sizes that it asks for.
 pub unsafe fn infer(level: Level, plan: &Plan<'_>, entry: usize, memory: &Memory) -> Option<()> {
-    for step in plan.entries().nth(entry)?.steps() {
-        run_step(level, plan, &step, memory);
-    }
+    ballast_kernels::run(level, plan, plan.entries().nth(entry)?.items(), memory);
     Some(())
 }

@@ -1,6 +1,6 @@
 //! How much work a graph is: for the verdict, and for bounds on what is evaluated at compile time.
 
-use crate::ir::{Graph, Op};
+use crate::ir::{Graph, Node, Op, ValueId};
 
 /// Multiply-adds of one operation; other work counts as one per element made or read.
 pub(crate) fn multiply_adds(op: &Op, inputs: &[&[usize]], output: &[usize]) -> u64 {
@@ -16,6 +16,8 @@ pub(crate) fn multiply_adds(op: &Op, inputs: &[&[usize]], output: &[usize]) -> u
         Op::TopK { .. } => input.saturating_mul(16),
         Op::Resample { taps, .. } => size(output).saturating_mul(*taps as u64),
         Op::Unary(_) | Op::Binary(_) | Op::Select | Op::Cast => size(output),
+        Op::Repeat(repeat) => work(&repeat.body).saturating_mul(repeat.count as u64),
+        Op::Branch(branch) => work(&branch.then).max(work(&branch.otherwise)),
         Op::Reshape
         | Op::Transpose { .. }
         | Op::Expand
@@ -30,6 +32,17 @@ pub(crate) fn multiply_adds(op: &Op, inputs: &[&[usize]], output: &[usize]) -> u
     }
 }
 
+/// Multiply-adds of a whole graph, and one for each element that is made: rounds of a repeat cost even where they only move.
+fn work(graph: &Graph) -> u64 {
+    let each = |node: &Node| {
+        let shape = |id: &ValueId| &graph.value(*id).shape[..];
+        let inputs: Vec<&[usize]> = node.inputs.iter().map(shape).collect();
+        let made: u64 = node.outputs.iter().map(|id| graph.value(*id).len() as u64).sum();
+        multiply_adds(&node.op, &inputs, shape(&node.outputs[0])).saturating_add(made).saturating_add(1)
+    };
+    graph.nodes.iter().map(each).fold(1, u64::saturating_add)
+}
+
 /// Work and traffic of one inference.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Cost {
@@ -41,24 +54,32 @@ pub struct Cost {
     pub weights: u64,
 }
 
-/// Adds the graph up.
+/// Adds the graph up; rounds of a repeat count each, of a branch the dearer side.
 pub fn cost(graph: &Graph) -> Cost {
-    let bytes = |id: &crate::ir::ValueId| (graph.value(*id).len() * graph.value(*id).dtype.size()) as u64;
-    let mut cost = Cost::default();
+    let bytes = |id: &ValueId| (graph.value(*id).len() * graph.value(*id).dtype.size()) as u64;
+    let mut total = Cost::default();
     for node in &graph.nodes {
-        let inputs: Vec<&[usize]> = node.inputs.iter().map(|id| &graph.value(*id).shape[..]).collect();
-        let output = &graph.value(node.outputs[0]).shape;
-        let work = multiply_adds(&node.op, &inputs, output);
-        let each = match node.op {
-            Op::Conv { .. } | Op::MatMul => 2,
-            _ => 1,
-        };
-        cost.flop = cost.flop.saturating_add(work.saturating_mul(each));
+        let inner: Vec<Cost> = node.op.bodies().into_iter().map(cost).collect();
+        let rounds = if let Op::Repeat(repeat) = &node.op { repeat.count as u64 } else { 1 };
+        let dearer = |part: fn(&Cost) -> u64| inner.iter().map(part).max().unwrap_or(0).saturating_mul(rounds);
+        total.weights += inner.iter().map(|c| c.weights).sum::<u64>();
+        total.bytes = total.bytes.saturating_add(dearer(|c| c.bytes));
+        if inner.is_empty() {
+            let inputs: Vec<&[usize]> = node.inputs.iter().map(|id| &graph.value(*id).shape[..]).collect();
+            let work = multiply_adds(&node.op, &inputs, &graph.value(node.outputs[0]).shape);
+            let each = match node.op {
+                Op::Conv { .. } | Op::MatMul => 2,
+                _ => 1,
+            };
+            total.flop = total.flop.saturating_add(work.saturating_mul(each));
+        } else {
+            total.flop = total.flop.saturating_add(dearer(|c| c.flop));
+        }
         if node.op != Op::Reshape {
-            cost.bytes += node.inputs.iter().chain(&node.outputs).map(bytes).sum::<u64>();
+            total.bytes = total.bytes.saturating_add(node.inputs.iter().chain(&node.outputs).map(bytes).sum::<u64>());
         }
     }
-    cost.weights =
-        graph.values.iter().filter(|v| v.constant.is_some()).map(|v| (v.len() * v.dtype.size()) as u64).sum();
-    cost
+    total.weights +=
+        graph.values.iter().filter(|v| v.constant.is_some()).map(|v| (v.len() * v.dtype.size()) as u64).sum::<u64>();
+    total
 }

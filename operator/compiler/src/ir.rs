@@ -495,9 +495,63 @@ pub enum Op {
         /// As many as `indices`.
         weights: Vec<f32>,
     },
+    /// A graph that runs again and again, see [`Repeat`].
+    Repeat(Arc<Repeat>),
+    /// One graph or the other, see [`Branch`].
+    Branch(Arc<Branch>),
+}
+
+/// `carries, scans, captured → carries, stacked`: runs `body` for `count` rounds.
+///
+/// Inputs: the carries' first values, then the scans, each with `count` as its first extent, then whatever else the body reads.
+/// The body takes the same in the same order, of a scan one row without that first dimension; it gives the carries' next
+/// values, then a row of each stacked output. Outputs: the carries' last values, then the rows, stacked along a new first
+/// dimension of `count`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Repeat {
+    /// Most rounds, at least 1.
+    pub count: usize,
+    /// The first carry is a Boolean of one element, read before each round: false ends it. Rows of rounds that did not run
+    /// are zeros.
+    pub gated: bool,
+    /// How many carries.
+    pub carries: usize,
+    /// For each scan: round `i` takes row `count − 1 − i`, else row `i`.
+    pub scans: Vec<bool>,
+    /// For each stacked output: round `i` gives row `count − 1 − i`, else row `i`.
+    pub stacked: Vec<bool>,
+    /// What a round does. Its values are its own.
+    pub body: Graph,
+}
+
+impl Repeat {
+    /// Which row round `round` takes or gives.
+    pub const fn row(&self, round: usize, backward: bool) -> usize {
+        if backward { self.count - 1 - round } else { round }
+    }
+}
+
+/// `condition (Boolean of one element), captured → the outputs of the graph that ran`.
+///
+/// Both graphs take all that either reads, in one order, and give outputs of the same types and shapes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Branch {
+    /// Runs when the condition is true.
+    pub then: Graph,
+    /// Runs when it is false.
+    pub otherwise: Graph,
 }
 
 impl Op {
+    /// The graphs inside of it.
+    pub fn bodies(&self) -> Vec<&Graph> {
+        match self {
+            Self::Repeat(repeat) => vec![&repeat.body],
+            Self::Branch(branch) => vec![&branch.then, &branch.otherwise],
+            _ => Vec::new(),
+        }
+    }
+
     /// Its name, for messages and counts.
     pub const fn name(&self) -> &'static str {
         match self {
@@ -525,6 +579,8 @@ impl Op {
             Self::ScatterElements { .. } => "ScatterElements",
             Self::ScatterNd { .. } => "ScatterNd",
             Self::Resample { .. } => "Resample",
+            Self::Repeat(_) => "Repeat",
+            Self::Branch(_) => "Branch",
         }
     }
 }
@@ -599,6 +655,16 @@ impl Graph {
     /// The value; panics on an id of another graph.
     pub fn value(&self, id: ValueId) -> &Value {
         &self.values[id.index()]
+    }
+
+    /// Types and shapes of outputs.
+    pub fn output_types(&self) -> impl Iterator<Item = (DType, &[usize])> {
+        self.outputs.iter().map(|id| (self.value(*id).dtype, &self.value(*id).shape[..]))
+    }
+
+    /// Types and shapes of inputs.
+    pub fn input_types(&self) -> impl Iterator<Item = (DType, &[usize])> {
+        self.inputs.iter().map(|id| (self.value(*id).dtype, &self.value(*id).shape[..]))
     }
 
     /// Adds a value.

@@ -2,7 +2,7 @@
 //!
 //! What passes here is safe to evaluate and to lower: every extent, index and attribute is in range.
 
-use crate::ir::{BinaryOp, DType, Op, PadMode, UnaryOp, Window};
+use crate::ir::{BinaryOp, DType, Graph, Op, PadMode, Repeat, UnaryOp, Window};
 
 /// Most elements of one tensor; a plan addresses less than 2 GiB.
 pub const MAX_ELEMENTS: usize = 1 << 29;
@@ -86,7 +86,8 @@ pub fn outputs(op: &Op, inputs: &[(DType, &[usize])], wanted: Option<&Typed>) ->
 fn rule(op: &Op, inputs: &[(DType, &[usize])], wanted: Option<&Typed>) -> Result<Vec<Typed>, String> {
     let input = |i: usize| inputs.get(i).copied().ok_or_else(|| format!("input {i} is missing"));
     let wanted = || wanted.cloned().ok_or_else(|| "the output's shape is not known".to_owned());
-    let (dtype, shape) = input(0)?;
+    // Only a repeat may have no inputs.
+    let (dtype, shape) = if let Op::Repeat(_) = op { (DType::F32, &[][..]) } else { input(0)? };
     let one = |dtype: DType, shape: Vec<usize>| Ok(vec![(dtype, shape)]);
     let along = |dim: usize, extent: usize| {
         let mut shape = shape.to_vec();
@@ -319,7 +320,67 @@ fn rule(op: &Op, inputs: &[(DType, &[usize])], wanted: Option<&Typed>) -> Result
             }
             one(dtype, along(*dim, indices.len() / taps))
         }
+        Op::Repeat(repeat) => self::repeat(repeat, inputs),
+        Op::Branch(branch) => {
+            condition(inputs)?;
+            let captured = || inputs[1..].iter().copied();
+            let outputs = |graph: &Graph| graph.output_types().map(|(d, s)| (d, s.to_vec())).collect::<Vec<_>>();
+            let fits = |graph: &Graph| graph.input_types().eq(captured());
+            let (then, otherwise) = (outputs(&branch.then), outputs(&branch.otherwise));
+            if !fits(&branch.then) || !fits(&branch.otherwise) || then != otherwise || then.is_empty() {
+                return Err("the branches do not take and give the same tensors".to_owned());
+            }
+            Ok(then)
+        }
     }
+}
+
+fn condition(inputs: &[(DType, &[usize])]) -> Result<(), String> {
+    match inputs.first() {
+        Some((DType::Bool, shape)) if shape.iter().product::<usize>() == 1 => Ok(()),
+        _ => Err("the condition is no Boolean of one element".to_owned()),
+    }
+}
+
+/// Most rounds of a repeat.
+pub const MAX_ROUNDS: usize = 1 << 20;
+
+fn repeat(repeat: &Repeat, inputs: &[(DType, &[usize])]) -> Result<Vec<Typed>, String> {
+    let Repeat { count, gated, carries, scans, stacked, body } = repeat;
+    if !(1..=MAX_ROUNDS).contains(count) {
+        return Err(format!("{count} rounds; from 1 to {MAX_ROUNDS} are supported"));
+    }
+    if *gated {
+        condition(inputs)?;
+    }
+    let outer = carries + scans.len();
+    if inputs.len() < outer || body.inputs.len() != inputs.len() || body.outputs.len() != carries + stacked.len() {
+        return Err("a body that does not take and give what is repeated".to_owned());
+    }
+    for (i, (taken, (dtype, shape))) in body.input_types().zip(inputs).enumerate() {
+        let given = if (*carries..outer).contains(&i) {
+            match shape.split_first() {
+                Some((rows, row)) if rows == count => row,
+                _ => return Err(format!("{count} rounds over shape {shape:?}")),
+            }
+        } else {
+            shape
+        };
+        if taken != (*dtype, given) {
+            return Err(format!("a body that takes {taken:?} is given {dtype} {given:?}"));
+        }
+    }
+    let mut outputs = Vec::new();
+    for (i, (dtype, shape)) in body.output_types().enumerate() {
+        if i >= *carries {
+            outputs.push((dtype, [&[*count], shape].concat()));
+        } else if body.input_types().nth(i) == Some((dtype, shape)) {
+            outputs.push((dtype, shape.to_vec()));
+        } else {
+            return Err(format!("what carry {i} becomes has another type or shape: {dtype} {shape:?}"));
+        }
+    }
+    if outputs.is_empty() { Err("nothing comes of the repeat".to_owned()) } else { Ok(outputs) }
 }
 
 fn not_from_nothing(extent: usize, out: &[usize]) -> Result<(), String> {

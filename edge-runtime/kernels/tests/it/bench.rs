@@ -1,6 +1,7 @@
 //! A plan of one step. Where it runs, says `levels`: natively here, in the sandbox with the sandbox's tests.
 
 use ballast_plan::build::{PlanBuilder, TensorDef};
+use ballast_plan::control::Block;
 use ballast_plan::{At, DType, Step};
 
 use crate::levels;
@@ -56,7 +57,12 @@ impl Bench {
 
     /// Runs the step wherever this bench's plans run; gives `bytes` at `out` for each place by its name. The whole arena is
     /// the plan's input, so that a guest finds what was put into it.
-    pub fn run(mut self, step: impl Into<Step>, out: At, bytes: usize) -> Vec<(String, Vec<u8>)> {
+    pub fn run(self, step: impl Into<Step>, out: At, bytes: usize) -> Vec<(String, Vec<u8>)> {
+        self.run_all(&[Block::Step(step.into())], out, bytes)
+    }
+
+    /// As [`Bench::run`], of a whole list.
+    pub fn run_all(mut self, blocks: &[Block], out: At, bytes: usize) -> Vec<(String, Vec<u8>)> {
         let def = |name: &str, bytes: usize, at| TensorDef {
             name: name.into(),
             dtype: DType::U8,
@@ -64,7 +70,7 @@ impl Bench {
             at,
         };
         let (input, output) = (def("arena", self.arena.len(), 0), def("out", bytes, out.offset()));
-        self.builder.entry("main", vec![input], vec![output], &[step.into()]);
+        self.builder.entry_of("main", vec![input], vec![output], blocks);
         let plan =
             self.builder.finish(self.arena.len() as u32, self.weights.len() as u32, 0).expect("the plan is sound");
         let from = out.offset() as usize;

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use ballast_kernels::{Level, Memory, run_step};
+use ballast_kernels::{Level, Memory};
 use ballast_plan::Plan;
 
 /// What guards hold: no kernel may change it.
@@ -21,9 +21,9 @@ pub fn run(plan: &[u8], arena: &[u8], weights: &[u8], out: Range<usize>) -> Vec<
         };
         let (mut inside, weights) = (guarded(arena), guarded(weights));
         let memory = Memory { arena: inside[GUARD_BYTES..].as_mut_ptr(), weights: weights[GUARD_BYTES..].as_ptr() };
-        for step in plan.entries().flat_map(|e| e.steps()) {
+        for entry in plan.entries() {
             // SAFETY: the plan was parsed and the memories have its sizes.
-            unsafe { run_step(level, &plan, &step, &memory) };
+            unsafe { ballast_kernels::run(level, &plan, entry.items(), &memory) };
         }
         let end = GUARD_BYTES + arena.len();
         let guards = inside[..GUARD_BYTES].iter().chain(&inside[end..]);

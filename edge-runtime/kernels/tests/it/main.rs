@@ -4,6 +4,7 @@
 
 mod accepted;
 mod bench;
+mod control;
 mod elementwise;
 #[path = "../../../plan/tests/it/every_kind.rs"]
 mod every_kind;

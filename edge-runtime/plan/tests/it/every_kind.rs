@@ -1,6 +1,7 @@
 //! A plan with a step of every kind, each as close to the end of its memory as it may be.
 
 use ballast_plan::build::{PlanBuilder, TensorDef};
+use ballast_plan::control::{Block, Slide};
 use ballast_plan::record::List;
 use ballast_plan::step::{
     BiasOf, Conv, Copy, Depthwise, Elt, Epilogue, EpilogueOperand, Fill, Gather, Gemm, Layout, Matrix, Operand, Pool,
@@ -13,7 +14,7 @@ pub const WEIGHTS: u32 = 1024;
 /// Where results are written: the end of the arena is the end of the last of them.
 const OUT: u32 = 4096;
 
-fn arena(offset: u32) -> At {
+pub fn arena(offset: u32) -> At {
     At::arena(offset).unwrap()
 }
 
@@ -145,14 +146,41 @@ pub fn steps() -> Vec<(&'static str, Step, u32)> {
     ]
 }
 
+/// A repeat over rows in both directions, with a gate, a branch and a repeat inside; it needs 4,096 bytes.
+pub fn nested() -> Block {
+    let fill = |at| Block::Step(Fill { out: arena(at), words: 2, value: 3 }.into());
+    let slide = |from, from_step, to, to_step| Slide { from: arena(from), from_step, to: arena(to), to_step, bytes: 8 };
+    let inner = Block::Repeat {
+        count: 2,
+        gate: None,
+        before: vec![slide(64, 8, 128, 0)],
+        after: vec![],
+        body: vec![fill(136)],
+    };
+    Block::Repeat {
+        count: 4,
+        gate: Some(arena(4095)),
+        before: vec![slide(0, 8, 256, 0), slide(56, -8, 264, 0)],
+        after: vec![slide(256, 0, 4056, 8), slide(264, 0, 256, 0)],
+        body: vec![
+            fill(264),
+            Block::Branch { condition: arena(256), then: vec![fill(272), inner], otherwise: vec![fill(280)] },
+        ],
+    }
+}
+
 /// A plan of these steps over an arena of this many bytes.
 pub fn plan(steps: &[Step], arena_bytes: u32, weights_bytes: u32) -> Result<Vec<u8>, PlanError> {
+    plan_of(&steps.iter().copied().map(Block::from).collect::<Vec<_>>(), arena_bytes, weights_bytes)
+}
+
+fn plan_of(blocks: &[Block], arena_bytes: u32, weights_bytes: u32) -> Result<Vec<u8>, PlanError> {
     let mut builder = PlanBuilder::new();
     let instr = |op, dst, src| EltInstr { op, dst, src, imm: 0.5 };
     builder.program(1, 2, &[instr(EltOp::Tanh, 1, [0; 3])]);
     builder.program(2, 4, &[instr(EltOp::Mul, 2, [0, 1, 0]), instr(EltOp::MulAdd, 3, [2, 0, 1])]);
     let def = |name: &str, dims: &[u32], at| TensorDef { name: name.into(), dtype: DType::F32, dims: dims.into(), at };
-    builder.entry("main", vec![def("x", &[2, 3], 0)], vec![def("y", &[7], 8)], steps);
+    builder.entry_of("main", vec![def("x", &[2, 3], 0)], vec![def("y", &[7], 8)], blocks);
     builder.finish(arena_bytes, weights_bytes, 1)
 }
 
@@ -160,7 +188,8 @@ pub fn plan(steps: &[Step], arena_bytes: u32, weights_bytes: u32) -> Result<Vec<
 pub fn everything() -> Vec<u8> {
     let all = steps();
     let written = all.iter().map(|&(_, _, bytes)| bytes).max().unwrap();
-    plan(&all.iter().map(|&(_, step, _)| step).collect::<Vec<_>>(), OUT + written, WEIGHTS).unwrap()
+    let blocks: Vec<Block> = all.iter().map(|&(_, step, _)| step.into()).chain([nested()]).collect();
+    plan_of(&blocks, OUT + written, WEIGHTS).unwrap()
 }
 
 #[test]

@@ -3,4 +3,5 @@
 mod bytes;
 mod every_kind;
 mod inside;
+mod nested;
 mod touch;

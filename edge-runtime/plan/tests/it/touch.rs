@@ -1,6 +1,7 @@
 //! What each step touches, worked out in another way than by the check: the corners of every index space are visited, in
 //! numbers that cannot overflow.
 
+use ballast_plan::control::{Item, Items, MAX_NESTING, Slide};
 use ballast_plan::step::{BLOCK_K, BLOCK_N, BiasOf, Conv, Epilogue, Layout, Matrix, Window};
 use ballast_plan::{At, DType, Plan, Step};
 
@@ -172,6 +173,37 @@ fn calls(step: &Step) -> Option<(u32, usize)> {
     }
 }
 
+/// What a slide touches in all rounds.
+fn slide(s: &Slide, count: u32) -> [Touch; 2] {
+    let of = |at, step: i32, writes| touch(at, 1, writes, &[(count.into(), step.into()), (s.bytes.into(), 1)]);
+    [of(s.from, s.from_step, false), of(s.to, s.to_step, true)]
+}
+
+/// What controls steps, and how deep it is nested.
+fn assert_control(plan: &Plan<'_>, items: Items<'_>, depth: usize) {
+    assert!(depth <= MAX_NESTING);
+    let inside = |t: Touch| {
+        let memory = if t.weights { plan.weights_bytes() } else { plan.arena_bytes() };
+        assert!(t.low >= 0 && t.low < t.high && t.high <= memory.into() && !(t.weights && t.writes), "{t:?}");
+    };
+    for item in items {
+        match item {
+            Item::Step(_) => {}
+            Item::Repeat(repeat) => {
+                assert!(repeat.count >= 1);
+                repeat.before().chain(repeat.after()).flat_map(|s| slide(&s, repeat.count)).for_each(inside);
+                repeat.gate.into_iter().for_each(|gate| inside(row_major(gate, 1, false, &[1])));
+                assert_control(plan, repeat.body(), depth + 1);
+            }
+            Item::Branch(branch) => {
+                inside(row_major(branch.condition, 1, false, &[1]));
+                assert_control(plan, branch.then(), depth + 1);
+                assert_control(plan, branch.otherwise(), depth + 1);
+            }
+        }
+    }
+}
+
 /// Panics unless all that the plan's steps and tensors touch lies inside its memory, weights are not written, programs exist
 /// with as many operands as they are given, and registers are written before they are read.
 pub fn assert_inside(plan: &Plan<'_>) {
@@ -181,6 +213,7 @@ pub fn assert_inside(plan: &Plan<'_>) {
             let end = i128::from(tensor.at) + elements * tensor.dtype.size() as i128;
             assert!(end <= plan.arena_bytes().into(), "{tensor:?}");
         }
+        assert_control(plan, entry.items(), 0);
         for step in entry.steps() {
             for t in touches(&step) {
                 let memory = if t.weights { plan.weights_bytes() } else { plan.arena_bytes() };

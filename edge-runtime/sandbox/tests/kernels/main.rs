@@ -4,6 +4,8 @@
 
 #[path = "../../../kernels/tests/it/bench.rs"]
 mod bench;
+#[path = "../../../kernels/tests/it/control.rs"]
+mod control;
 #[path = "../../../kernels/tests/it/elementwise.rs"]
 mod elementwise;
 mod levels;

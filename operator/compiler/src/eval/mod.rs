@@ -5,6 +5,7 @@
 //!
 //! It evaluates what [`crate::shape`] accepted; anything else is a bug of the caller and panics.
 
+mod control;
 mod elementwise;
 mod moves;
 mod reduce;
@@ -38,6 +39,11 @@ pub fn evaluate(graph: &Graph, inputs: &[Tensor]) -> Result<Vec<Tensor>, EvalErr
     {
         return Err(EvalError::Input { index });
     }
+    Ok(run(graph, &inputs.iter().collect::<Vec<_>>()))
+}
+
+/// Runs a graph whose inputs fit.
+fn run(graph: &Graph, inputs: &[&Tensor]) -> Vec<Tensor> {
     // What is made is kept until its last reader ran.
     let mut readers = vec![0usize; graph.values.len()];
     for id in graph.nodes.iter().flat_map(|n| &n.inputs).chain(&graph.outputs) {
@@ -45,7 +51,7 @@ pub fn evaluate(graph: &Graph, inputs: &[Tensor]) -> Result<Vec<Tensor>, EvalErr
     }
     let mut made: Vec<Option<Cow<'_, Tensor>>> =
         graph.values.iter().map(|v| v.constant.as_deref().map(Cow::Borrowed)).collect();
-    for (id, tensor) in graph.inputs.iter().zip(inputs) {
+    for (id, tensor) in graph.inputs.iter().zip(inputs.iter().copied()) {
         made[id.index()] = Some(Cow::Borrowed(tensor));
     }
     for node in &graph.nodes {
@@ -66,7 +72,7 @@ pub fn evaluate(graph: &Graph, inputs: &[Tensor]) -> Result<Vec<Tensor>, EvalErr
             }
         }
     }
-    Ok(graph.outputs.iter().map(|id| made[id.index()].as_deref().expect("every output is made").clone()).collect())
+    graph.outputs.iter().map(|id| made[id.index()].as_deref().expect("every output is made").clone()).collect()
 }
 
 /// Evaluates one operation whose outputs have these types and shapes.
@@ -109,6 +115,11 @@ pub fn operation(op: &Op, inputs: &[&Tensor], outputs: &[(DType, Vec<usize>)]) -
         Op::ScatterNd { combine } => one(moves::scatter_nd(inputs[0], inputs[1], inputs[2], *combine)),
         Op::Resample { axis, taps, indices, weights } => {
             one(moves::resample(inputs[0], *axis, *taps, indices, weights))
+        }
+        Op::Repeat(repeat) => control::repeat(repeat, inputs, outputs),
+        Op::Branch(branch) => {
+            let taken = if inputs[0].ints()[0] != 0 { &branch.then } else { &branch.otherwise };
+            run(taken, &inputs[1..])
         }
     }
 }

@@ -144,7 +144,9 @@ impl Builder {
             | Op::GatherElements { .. }
             | Op::GatherNd { .. }
             | Op::ScatterElements { .. }
-            | Op::ScatterNd { .. } => false,
+            | Op::ScatterNd { .. }
+            | Op::Repeat(_)
+            | Op::Branch(_) => false,
         }
     }
 

@@ -8,6 +8,7 @@
 //!
 //! Everything is in the order of the graph; nothing depends on hashing, time or the host.
 
+mod control;
 mod elementwise;
 mod fuse;
 mod movement;
@@ -30,7 +31,8 @@ use thiserror::Error;
 use crate::TargetSpec;
 use crate::ir::{DType, Graph, Node, Op, ValueId};
 
-use fuse::{Fusion, Task};
+use control::Mark;
+use fuse::Task;
 use place::{Buffer, Buffers, Places};
 use weights::Weights;
 
@@ -88,11 +90,13 @@ type Steps = Box<dyn Fn(&Places, At) -> Vec<Step>>;
 /// How a node, alone or with what was fused into it, runs.
 struct Unit {
     reads: Vec<Buffer>,
-    write: Buffer,
+    writes: Vec<Buffer>,
     /// An operand that the result may overwrite, if nothing else needs it.
     in_place: Option<Buffer>,
     /// Bytes, only while it runs.
     scratch: u64,
+    /// Whether it is none but the begin or end of what repeats and chooses others.
+    mark: Mark,
     steps: Steps,
 }
 
@@ -120,7 +124,10 @@ impl Source {
 }
 
 struct Lowering<'g> {
+    /// The graph at work: the model, or a body inside of it.
     graph: &'g Graph,
+    /// The buffer of its first value.
+    base: usize,
     weights: Weights,
     buffers: Buffers,
     builder: PlanBuilder,
@@ -132,47 +139,33 @@ struct Lowering<'g> {
 pub fn lower(graph: &Graph, _target: &TargetSpec) -> Result<Lowered, LowerError> {
     let mut lowering = Lowering {
         graph,
+        base: 0,
         weights: Weights::default(),
         buffers: Buffers::new(graph),
         builder: PlanBuilder::new(),
         units: Vec::new(),
         flop: 0,
     };
-    let mut gaps: Vec<Gap> = Vec::new();
-    for value in
-        graph.nodes.iter().flat_map(|n| n.inputs.iter().chain(&n.outputs)).chain(&graph.inputs).chain(&graph.outputs)
-    {
-        if graph.value(*value).is_empty() {
-            let node = graph.value(*value).name.clone();
-            let maker = graph.nodes.iter().find(|n| n.outputs.contains(value));
-            let operator = maker.map_or("Tensor", |n| n.operator.as_str()).to_owned();
-            gaps.push(Gap { operator, node, detail: "a tensor without elements".into() });
-        }
-    }
-    if gaps.is_empty() {
-        for task in Fusion::new(graph).tasks() {
-            match lowering.task(&task) {
-                Err(LowerError::NotLowered(more)) => gaps.extend(more),
-                other => other?,
-            }
-        }
-    }
-    let mut seen = BTreeSet::new();
-    gaps.retain(|gap| seen.insert((gap.operator.clone(), gap.node.clone())));
-    if !gaps.is_empty() {
+    if let Err(error) = lowering.units_of(graph) {
+        let LowerError::NotLowered(mut gaps) = error else { return Err(error) };
+        let mut seen = BTreeSet::new();
+        gaps.retain(|gap| seen.insert((gap.operator.clone(), gap.node.clone())));
         return Err(LowerError::NotLowered(gaps));
     }
     lowering.finish()
 }
 
-impl Lowering<'_> {
+impl<'g> Lowering<'g> {
     fn task(&mut self, task: &Task) -> Result<(), LowerError> {
         match task {
             Task::Product(product) => self.product(product),
             Task::Chain(chain) => self.chain(chain),
             Task::Node(index) => {
-                let node = &self.graph.nodes[*index];
+                let graph: &'g Graph = self.graph;
+                let node = &graph.nodes[*index];
                 match &node.op {
+                    Op::Repeat(repeat) => self.repeat(node, repeat),
+                    Op::Branch(branch) => self.branch(node, branch),
                     Op::Pool { kind, window } => self.pool(node, *kind, window),
                     Op::Reduce { kind, axes } => self.reduce(node, *kind, axes),
                     Op::Softmax { axis, log } => self.softmax(node, *axis, *log),
@@ -206,13 +199,13 @@ impl Lowering<'_> {
         let value = self.graph.value(id);
         match &value.constant {
             Some(tensor) => Source::Weights(self.weights.add(&tensor.to_bytes())),
-            None => Source::Buffer(self.buffers.of(id)),
+            None => Source::Buffer(self.buffers.of(self.base, id)),
         }
     }
 
     /// Where a value is written.
     fn target(&mut self, id: ValueId) -> Buffer {
-        self.buffers.of(id)
+        self.buffers.of(self.base, id)
     }
 
     fn push(
@@ -223,7 +216,8 @@ impl Lowering<'_> {
         steps: impl Fn(&Places, At) -> Vec<Step> + 'static,
     ) {
         let reads = reads.iter().filter_map(|s| s.buffer()).collect();
-        self.units.push(Unit { reads, write, in_place: None, scratch, steps: Box::new(steps) });
+        let (writes, steps) = (vec![write], Box::new(steps));
+        self.units.push(Unit { reads, writes, in_place: None, scratch, mark: Mark::None, steps });
     }
 
     fn finish(mut self) -> Result<Lowered, LowerError> {
@@ -241,7 +235,7 @@ impl Lowering<'_> {
                 }
             });
         }
-        let inputs: Vec<Buffer> = graph.inputs.iter().map(|&id| self.buffers.of(id)).collect();
+        let inputs: Vec<Buffer> = graph.inputs.iter().map(|&id| self.buffers.of(0, id)).collect();
         let places = self.buffers.place(&mut self.units, &inputs, &outputs);
         let too_large = |what, bytes: u64| {
             if bytes < 1 << 31 { Ok(bytes as u32) } else { Err(LowerError::TooLarge { what, bytes }) }
@@ -249,8 +243,7 @@ impl Lowering<'_> {
         let arena_bytes = too_large("an arena", places.bytes())?;
         let weights = self.weights.finish();
         let weights_bytes = too_large("weights", weights.len() as u64)?;
-        let steps: Vec<Step> =
-            self.units.iter().enumerate().flat_map(|(i, unit)| (unit.steps)(&places, places.scratch(i))).collect();
+        let blocks = control::blocks(&self.units, &places);
         let tensor = |id: ValueId, name: &str, buffer: Buffer| {
             let value = graph.value(id);
             let dims = value.shape.iter().map(|&d| d as u32).collect();
@@ -260,7 +253,7 @@ impl Lowering<'_> {
             graph.inputs.iter().zip(&inputs).map(|(&id, &buffer)| tensor(id, &graph.value(id).name, buffer)).collect();
         let outputs = graph.outputs.iter().zip(&graph.output_names).zip(&outputs);
         let outputs = outputs.map(|((&id, name), &buffer)| tensor(id, name, buffer)).collect();
-        self.builder.entry("main", inputs, outputs, &steps);
+        self.builder.entry_of("main", inputs, outputs, &blocks);
         let plan = self.builder.finish(arena_bytes, weights_bytes, self.flop)?;
         Ok(Lowered { plan, weights, arena_bytes: u64::from(arena_bytes), gflop: self.flop as f64 / 1e9 })
     }

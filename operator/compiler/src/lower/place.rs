@@ -22,18 +22,28 @@ pub(super) struct Buffers {
 impl Buffers {
     /// One for each value of the graph.
     pub(super) fn new(graph: &Graph) -> Self {
-        let bytes: Vec<u64> = graph
-            .values
-            .iter()
-            .map(|v| if v.constant.is_some() { 0 } else { (v.len() * v.dtype.size()) as u64 })
-            .collect();
-        let joined = (0..bytes.len()).collect();
-        Self { bytes, joined }
+        let mut buffers = Self { bytes: Vec::new(), joined: Vec::new() };
+        buffers.extend(graph);
+        buffers
     }
 
-    /// A value's.
-    pub(super) fn of(&self, id: ValueId) -> Buffer {
-        Buffer(id.index())
+    /// One more for each value of a graph inside of the graph; gives the first one's number.
+    pub(super) fn extend(&mut self, graph: &Graph) -> usize {
+        let base = self.bytes.len();
+        for value in &graph.values {
+            self.add(if value.constant.is_some() { 0 } else { (value.len() * value.dtype.size()) as u64 });
+        }
+        base
+    }
+
+    /// That of a value of the graph whose first buffer is `base`.
+    pub(super) fn of(&self, base: usize, id: ValueId) -> Buffer {
+        Buffer(base + id.index())
+    }
+
+    /// Both lie in one place.
+    pub(super) fn same(&self, a: Buffer, b: Buffer) -> bool {
+        self.root(a) == self.root(b)
     }
 
     /// One more, for something in between.
@@ -67,8 +77,11 @@ impl Buffers {
             let lasts = |b: &Buffer| self.root(*b) == root;
             let needed = outputs.iter().any(lasts) || units[index + 1..].iter().flat_map(|u| &u.reads).any(lasts);
             let twice = units[index].reads.iter().filter(|b| lasts(b)).count() > 1;
-            if !needed && !twice && self.bytes[root] >= self.bytes[self.root(units[index].write)] {
-                let write = units[index].write;
+            if let &[write] = units[index].writes.as_slice()
+                && !needed
+                && !twice
+                && self.bytes[root] >= self.bytes[self.root(write)]
+            {
                 self.join(operand, write);
             }
         }
@@ -82,7 +95,7 @@ impl Buffers {
         };
         inputs.iter().for_each(|&b| touch(self.root(b), 0));
         for (at, unit) in units.iter().enumerate() {
-            unit.reads.iter().chain([&unit.write]).for_each(|&b| touch(self.root(b), at));
+            unit.reads.iter().chain(&unit.writes).for_each(|&b| touch(self.root(b), at));
         }
         outputs.iter().for_each(|&b| touch(self.root(b), end));
 

@@ -1,11 +1,12 @@
 //! Lowered graphs against the reference evaluator, on every level that this CPU has, in an arena full of rubbish.
 #![allow(unsafe_code)] // runs kernels natively: plans were parsed, memories have the sizes that they ask for
 
+mod control;
 mod swish;
 
 use std::sync::Arc;
 
-use ballast_kernels::{Level, Memory, run_step};
+use ballast_kernels::{Level, Memory};
 use ballast_plan::{Plan, Step};
 
 use super::*;
@@ -146,9 +147,7 @@ impl Net {
                     assert_eq!(place.bytes(), Some(bytes.len() as u64));
                     unsafe { memory.arena.add(place.at as usize).copy_from(bytes.as_ptr(), bytes.len()) };
                 }
-                for step in entry.steps() {
-                    unsafe { run_step(level, &plan, &step, &memory) };
-                }
+                unsafe { ballast_kernels::run(level, &plan, entry.items(), &memory) };
                 for (i, (want, place)) in want.iter().zip(entry.outputs()).enumerate() {
                     let bytes = place.bytes().unwrap() as usize;
                     let got = unsafe { std::slice::from_raw_parts(memory.arena.add(place.at as usize), bytes) };
