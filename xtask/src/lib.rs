@@ -5,6 +5,7 @@
 
 pub mod bans;
 pub mod bench;
+pub mod conformance;
 pub mod demo;
 pub mod process;
 pub mod python;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{bench, demo, test};
+use xtask::{bench, conformance, demo, test};
 
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", about = "The project's chores")]
@@ -18,6 +18,9 @@ enum Chore {
     Demo(demo::Options),
     /// Run every test of the project, the demo included.
     Test(test::Options),
+    /// Run models with known answers through compiler and sandbox.
+    #[command(subcommand)]
+    Conformance(conformance::Conformance),
     /// Measure, in release builds.
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -27,6 +30,7 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().chore {
         Chore::Demo(options) => demo::run(options),
         Chore::Test(options) => test::all(options),
+        Chore::Conformance(what) => conformance::run(&what),
         Chore::Bench(bench) => bench::run(bench),
     };
     outcome.unwrap_or_else(|error| {

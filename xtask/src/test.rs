@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use crate::demo::prerequisites;
 use crate::process::{self, Group, interrupted, run};
-use crate::{bans, python, workspace};
+use crate::{bans, conformance, python, workspace};
 
 /// `cargo xtask test`.
 #[derive(Debug, Args)]
@@ -33,7 +33,7 @@ const ONE: Tally = Tally { passed: 1, failed: 0 };
 type Phase = (&'static str, fn() -> Result<Tally>);
 
 /// In order: what is fast first; the environment before the tests that use it; the demo last.
-const PHASES: [Phase; 10] = [
+const PHASES: [Phase; 11] = [
     ("tools", tools),
     ("format", || cargo(&["fmt", "--all", "--check"])),
     ("bans", bans),
@@ -41,6 +41,7 @@ const PHASES: [Phase; 10] = [
     ("rustdoc", rustdoc),
     ("build", || cargo(&["build", "--quiet", "--workspace", "--bins"])),
     ("cargo test", cargo_test),
+    ("conformance", conformance),
     ("python checks", python_checks),
     ("demo", demo),
     ("demo can fail", demo_can_fail),
@@ -149,6 +150,12 @@ fn result_line(line: &str) -> Option<Tally> {
     let number =
         |what: &str| rest.split([';', '.']).find_map(|part| part.trim().strip_suffix(what)?.trim().parse().ok());
     Some(Tally { passed: number("passed")?, failed: number("failed")? })
+}
+
+/// The operator cases of the `onnx` package; docs/operators.md says what was found.
+fn conformance() -> Result<Tally> {
+    ensure!(conformance::onnx(&conformance::Options::default())?, "the operator cases are not what they must be");
+    Ok(ONE)
 }
 
 fn python_checks() -> Result<Tally> {

@@ -55,7 +55,7 @@ fn nodes<'m>(
 }
 
 /// What would do instead of an operator that is not known.
-pub(super) fn nearest(domain: &str, operator: &str) -> Option<String> {
+pub fn nearest(domain: &str, operator: &str) -> Option<String> {
     let advice =
         match operator {
             "Loop" | "Scan" => "unroll it when exporting (fixed sequence length)",

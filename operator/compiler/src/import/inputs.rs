@@ -41,7 +41,7 @@ impl<'m> Walk<'m> {
                     Some(value) => self.fixed(info, dtype, shape, value),
                     None => {
                         if shape.contains(&0) {
-                            self.findings.inputs.push(format!("input {:?} has a dimension of 0", info.name));
+                            self.findings.types.insert(format!("input {:?} has a dimension of 0", info.name));
                             return None;
                         }
                         let value = Value { name: info.name.clone(), dtype, shape, constant: None };

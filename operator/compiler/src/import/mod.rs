@@ -22,7 +22,7 @@ use crate::InputOverride;
 use crate::ir::{DType, Graph, ValueId};
 use crate::onnx::{self, Function, Node};
 
-pub use census::Census;
+pub use census::{Census, nearest};
 pub use findings::{Findings, OpenInput};
 
 /// Deepest nesting of functions and branches.
@@ -72,6 +72,12 @@ pub fn import(bytes: &[u8], overrides: &[InputOverride], deny: &[String]) -> Res
     }
     prune::prune(&mut b.graph);
     Ok(Imported { graph: b.graph, notes, census })
+}
+
+/// Whether the importer has a place for an operator at all; `domain` is empty for ONNX's own. What of it is not supported, a
+/// model's findings say.
+pub fn knows(domain: &str, operator: &str) -> bool {
+    ops::handler(domain, operator).is_some()
 }
 
 /// By domain and name.
@@ -161,7 +167,7 @@ impl<'m> Walk<'m> {
             return if all_known { self.function(node, function, given, &inputs, depth) } else { Vec::new() };
         }
         let Some(handler) = ops::handler(&node.domain, &node.op_type) else {
-            self.findings.unsupported(node, census::nearest(&node.domain, &node.op_type));
+            self.findings.unsupported(node, nearest(&node.domain, &node.op_type));
             return Vec::new();
         };
         if !all_known {
@@ -247,7 +253,7 @@ impl<'m> Walk<'m> {
                     self.b.graph.outputs.push(*id);
                     self.b.graph.output_names.push(output.name.clone());
                     if self.b.graph.value(*id).is_empty() {
-                        self.findings.invalid.push(format!("output {:?} has no elements", output.name));
+                        self.findings.types.insert(format!("output {:?} has no elements", output.name));
                     }
                 }
                 Some(None) => {}

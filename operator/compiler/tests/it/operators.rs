@@ -1,5 +1,5 @@
 //! Operators whose meaning is easy to get wrong, against answers worked out by hand. The wide comparison, with ONNX's own test
-//! cases and ONNX Runtime, is `tests/python/check_operators.py`.
+//! cases and ONNX Runtime, is `cargo xtask conformance onnx`.
 
 use ballast_compiler::ir::{DType, Tensor};
 use ballast_compiler::{eval, import, lower};
