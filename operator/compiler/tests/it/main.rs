@@ -2,6 +2,7 @@
 
 mod determinism;
 mod digits;
+mod functions;
 mod hostile;
 mod operators;
 mod refusals;

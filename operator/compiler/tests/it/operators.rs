@@ -12,11 +12,11 @@ fn run(model: &Graph, x: Tensor) -> Tensor {
     eval::evaluate(&graph, &[x]).expect("it runs").remove(0)
 }
 
-fn int_attribute(name: &str, x: i64) -> Vec<u8> {
+pub fn int_attribute(name: &str, x: i64) -> Vec<u8> {
     [part(1, name), int(3, x), int(20, 2)].concat()
 }
 
-fn ints_attribute(name: &str, xs: &[i64]) -> Vec<u8> {
+pub fn ints_attribute(name: &str, xs: &[i64]) -> Vec<u8> {
     let xs: Vec<u8> = xs.iter().flat_map(|x| int(8, *x)).collect();
     [part(1, name), xs, int(20, 7)].concat()
 }

@@ -131,6 +131,16 @@ pub(super) fn swish(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
     Ok(vec![call.b.binary(BinaryOp::Mul, x, y)?])
 }
 
+/// `swish(a) · b`
+pub(super) fn swi_glu(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
+    let (a, b) = (call.input(0)?, call.input(1)?);
+    if call.b.shape(a) != call.b.shape(b) {
+        return super::super::build::invalid("gate and value differ in shape");
+    }
+    let gate = swish(call)?[0];
+    Ok(vec![call.b.binary(BinaryOp::Mul, gate, b)?])
+}
+
 pub(super) fn gelu(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
     let x = call.input(0)?;
     let inner = match call.text("approximate", "none").as_str() {

@@ -1,17 +1,22 @@
 //! What each ONNX operator becomes. Adding one is a line in [`handler`] and a function beside its kin.
 
 mod activations;
+mod attention;
+mod compose;
 mod elementwise;
 mod integer;
 mod layout;
+mod loss;
 mod normalize;
 mod pick;
+mod pool;
 mod product;
 mod qlinear;
 mod quantize;
 mod recurrent;
 mod reduce;
 mod resize;
+mod sequence;
 mod window;
 
 use crate::ir::{BinaryOp, ReduceKind, UnaryOp, ValueId};
@@ -153,15 +158,31 @@ pub(super) fn handler(domain: &str, operator: &str) -> Option<Handler> {
         "Mish" => activations::mish,
         "Swish" => activations::swish,
         "Shrink" => activations::shrink,
+        "SwiGLU" => activations::swi_glu,
 
         "Conv" => window::conv,
         "ConvTranspose" => window::conv_transpose,
-        "MaxPool" => window::max_pool,
-        "AveragePool" => window::average_pool,
-        "GlobalMaxPool" => |call| window::global_pool(call, ReduceKind::Max),
-        "GlobalAveragePool" => |call| window::global_pool(call, ReduceKind::Mean),
+        "MaxPool" => pool::max_pool,
+        "AveragePool" => pool::average_pool,
+        "LpPool" => pool::lp_pool,
+        "GlobalMaxPool" => |call| pool::global_pool(call, ReduceKind::Max),
+        "GlobalAveragePool" => |call| pool::global_pool(call, ReduceKind::Mean),
+        "GlobalLpPool" => pool::global_lp_pool,
+        "MaxUnpool" => pool::max_unpool,
+        "Col2Im" => pool::col_to_im,
+        "CenterCropPad" => pool::center_crop_pad,
         "Resize" => resize::resize,
         "Upsample" => resize::upsample,
+
+        "Attention" => attention::attention,
+        "RotaryEmbedding" => attention::rotary,
+        "LinearAttention" => sequence::linear_attention,
+        "CausalConvWithState" => sequence::causal_conv,
+        "ReverseSequence" => sequence::reverse_sequence,
+        "TensorScatter" => sequence::tensor_scatter,
+
+        "NegativeLogLikelihoodLoss" => loss::negative_log_likelihood,
+        "SoftmaxCrossEntropyLoss" => loss::softmax_cross_entropy,
 
         "MatMul" => product::mat_mul,
         "Gemm" => product::gemm,

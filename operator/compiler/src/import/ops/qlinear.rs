@@ -11,7 +11,7 @@ use super::super::build::{Result, invalid, unsupported};
 use super::super::call::Call;
 use super::integer::single;
 use super::quantize::{centred, range, round_to};
-use super::{activations, layout, window};
+use super::{activations, layout, pool};
 
 /// Scale and zero point of inputs `i` and `i + 1`.
 struct Scaled {
@@ -140,7 +140,7 @@ pub(super) fn average_pool(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
     let like = call.b.dtype(x);
     let [of_x, of_y] = [Scaled::at(call, 1)?, Scaled::at(call, 3)?];
     let x = centred(call.b, x, of_x.zero)?;
-    let mean = window::average(call, x)?;
+    let mean = pool::average(call, x)?;
     let mean = call.b.binary(BinaryOp::Mul, mean, of_x.scale)?;
     Ok(vec![of_y.quantize(call, mean, like)?])
 }
