@@ -7,6 +7,8 @@ pub mod bans;
 pub mod bench;
 pub mod conformance;
 pub mod demo;
+pub mod differential;
+pub mod fuzz;
 pub mod process;
 pub mod python;
 pub mod safetensors;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{bench, conformance, demo, test};
+use xtask::{bench, conformance, demo, differential, fuzz, test};
 
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", about = "The project's chores")]
@@ -21,6 +21,10 @@ enum Chore {
     /// Run models with known answers through compiler and sandbox.
     #[command(subcommand)]
     Conformance(conformance::Conformance),
+    /// Run random small graphs in the sandbox, the reference evaluator and ONNX Runtime.
+    Differential(differential::Options),
+    /// Fuzz what reads hostile bytes.
+    Fuzz(fuzz::Options),
     /// Measure, in release builds.
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -31,6 +35,8 @@ fn main() -> ExitCode {
         Chore::Demo(options) => demo::run(options),
         Chore::Test(options) => test::all(options),
         Chore::Conformance(what) => conformance::run(&what),
+        Chore::Differential(options) => differential::run(&options),
+        Chore::Fuzz(options) => fuzz::run(&options),
         Chore::Bench(bench) => bench::run(bench),
     };
     outcome.unwrap_or_else(|error| {

@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use crate::demo::prerequisites;
 use crate::process::{self, Group, interrupted, run};
-use crate::{bans, conformance, python, workspace};
+use crate::{bans, conformance, differential, python, workspace};
 
 /// `cargo xtask test`.
 #[derive(Debug, Args)]
@@ -33,15 +33,17 @@ const ONE: Tally = Tally { passed: 1, failed: 0 };
 type Phase = (&'static str, fn() -> Result<Tally>);
 
 /// In order: what is fast first; the environment before the tests that use it; the demo last.
-const PHASES: [Phase; 11] = [
+const PHASES: [Phase; 13] = [
     ("tools", tools),
-    ("format", || cargo(&["fmt", "--all", "--check"])),
+    ("format", format),
     ("bans", bans),
     ("clippy", || cargo(&["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"])),
     ("rustdoc", rustdoc),
+    ("fuzz targets", fuzz_targets),
     ("build", || cargo(&["build", "--quiet", "--workspace", "--bins"])),
     ("cargo test", cargo_test),
     ("conformance", conformance),
+    ("differential", differential),
     ("python checks", python_checks),
     ("demo", demo),
     ("demo can fail", demo_can_fail),
@@ -150,6 +152,27 @@ fn result_line(line: &str) -> Option<Tally> {
     let number =
         |what: &str| rest.split([';', '.']).find_map(|part| part.trim().strip_suffix(what)?.trim().parse().ok());
     Some(Tally { passed: number("passed")?, failed: number("failed")? })
+}
+
+/// The fuzz targets are a workspace of their own.
+fn format() -> Result<Tally> {
+    cargo(&["fmt", "--all", "--check"])?;
+    cargo(&["fmt", "--manifest-path", "fuzz/Cargo.toml", "--check"])
+}
+
+/// That they compile; `cargo xtask fuzz` runs them.
+fn fuzz_targets() -> Result<Tally> {
+    let folder = workspace::target_dir()?.join("fuzz");
+    let mut command = workspace::cargo();
+    command.args(["clippy", "--quiet", "--locked", "--manifest-path", "fuzz/Cargo.toml", "--target-dir"]).arg(folder);
+    run(command.args(["--", "-D", "warnings"]))?;
+    Ok(ONE)
+}
+
+/// Random graphs against ONNX Runtime.
+fn differential() -> Result<Tally> {
+    ensure!(differential::tested()?, "random graphs are not what they must be");
+    Ok(ONE)
 }
 
 /// The operator cases of the `onnx` package; docs/operators.md says what was found.

@@ -8,7 +8,7 @@ use super::writer::{Dim, Graph, chain, floats, graph_attribute, int, node, part,
 use super::{example, request, target, zoo};
 
 /// splitmix64.
-struct Random(u64);
+pub struct Random(pub u64);
 
 impl Random {
     fn below(&mut self, n: usize) -> usize {
@@ -24,7 +24,7 @@ impl Random {
 const MOST: u64 = 1 << 26;
 
 /// Imports; what is taken for a model is lowered, and evaluated when that is little work. Says how far it got.
-fn all_the_way(bytes: &[u8], random: &mut Random) -> &'static str {
+pub fn all_the_way(bytes: &[u8], random: &mut Random) -> &'static str {
     let Ok(imported) = import::import(bytes, &[], &[]) else { return "refused" };
     let graph = imported.graph;
     let lowered = lower::lower(&graph, &target());

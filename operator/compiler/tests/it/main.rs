@@ -2,6 +2,7 @@
 
 mod determinism;
 mod digits;
+mod every_operator;
 mod functions;
 mod hostile;
 mod operators;

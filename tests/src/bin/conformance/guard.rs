@@ -12,10 +12,10 @@ use anyhow::{Context, Result};
 use ballast_sandbox::EngineProfile;
 
 use crate::case::Case;
-use crate::worker::Outcome;
+use crate::worker::{Options, Outcome};
 
 /// One outcome per case, in their order.
-pub fn run(cases: &[Case], jobs: usize, limit: Duration, rounds: u32) -> Result<Vec<Outcome>> {
+pub fn run(cases: &[Case], jobs: usize, limit: Duration, options: &Options) -> Result<Vec<Outcome>> {
     let folder = tempfile::tempdir()?;
     let code = folder.path().join("runner.cwasm");
     let profile = EngineProfile::host();
@@ -28,7 +28,7 @@ pub fn run(cases: &[Case], jobs: usize, limit: Duration, rounds: u32) -> Result<
             while let Some(index) = next() {
                 let mut ready = match worker.take() {
                     Some(worker) => worker,
-                    None => Worker::start(&code, rounds)?,
+                    None => Worker::start(&code, options)?,
                 };
                 let (outcome, lives) = ready.ask(&cases[index], limit);
                 if lives {
@@ -54,9 +54,14 @@ struct Worker {
 }
 
 impl Worker {
-    fn start(code: &Path, rounds: u32) -> Result<Self> {
+    fn start(code: &Path, options: &Options) -> Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
-        command.arg("--worker").arg(code).args(["--rounds", &rounds.to_string()]);
+        command.arg("--worker").arg(code).args(["--rounds", &options.rounds.to_string()]);
+        for (name, folder) in [("--plans", &options.plans), ("--contracts", &options.contracts)] {
+            if let Some(folder) = folder {
+                command.arg(name).arg(folder);
+            }
+        }
         // A panic's words are in its outcome.
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
         let (stdin, stdout) = (child.stdin.take().context("a pipe")?, child.stdout.take().context("a pipe")?);

@@ -61,6 +61,12 @@ struct Args {
     /// Write the page instead of comparing.
     #[arg(long, requires = "page")]
     write_docs: bool,
+    /// Keep each case's plan here.
+    #[arg(long, value_name = "DIR")]
+    plans: Option<PathBuf>,
+    /// Keep each case's contract and golden vectors here, a zero byte between them.
+    #[arg(long, value_name = "DIR")]
+    contracts: Option<PathBuf>,
     /// One case after the other, from standard input, with the runner's code in this file.
     #[arg(long, hide = true, value_name = "FILE")]
     worker: Option<PathBuf>,
@@ -72,10 +78,17 @@ enum Output {
     Json,
 }
 
+impl Args {
+    /// What a worker is told.
+    fn options(&self) -> worker::Options {
+        worker::Options { rounds: self.rounds, plans: self.plans.clone(), contracts: self.contracts.clone() }
+    }
+}
+
 fn main() -> ExitCode {
     let args = Args::parse();
     let outcome = match &args.worker {
-        Some(code) => worker::serve(code, args.rounds).map(|()| ExitCode::SUCCESS),
+        Some(code) => worker::serve(code, &args.options()).map(|()| ExitCode::SUCCESS),
         None => run(&args),
     };
     outcome.unwrap_or_else(|error| {
@@ -98,7 +111,7 @@ fn run(args: &Args) -> Result<ExitCode> {
     ensure!(!cases.is_empty(), "there is no such case");
     cases.sort_by(|a, b| a.name.cmp(&b.name));
     let jobs = args.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
-    let found = guard::run(&cases, jobs, Duration::from_secs(args.limit), args.rounds)?;
+    let found = guard::run(&cases, jobs, Duration::from_secs(args.limit), &args.options())?;
     let report = Report::new(cases, found);
     match args.output {
         Output::Table => print!("{report}"),

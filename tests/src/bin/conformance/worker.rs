@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,22 +46,33 @@ pub struct Refusal {
     pub detail: String,
 }
 
+/// What is done beside judging.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Timed runs.
+    pub rounds: u32,
+    /// Where plans are kept.
+    pub plans: Option<PathBuf>,
+    /// Where contracts are kept, with golden vectors.
+    pub contracts: Option<PathBuf>,
+}
+
 /// What is ready for every case.
 struct Bench {
     engine: Engine,
     runner: Module,
     code: Vec<u8>,
-    rounds: u32,
+    options: Options,
 }
 
 /// Reads folders from standard input, writes one outcome per line.
-pub fn serve(code: &Path, rounds: u32) -> Result<()> {
+pub fn serve(code: &Path, options: &Options) -> Result<()> {
     let code = std::fs::read(code).context("the runner's code")?;
     let engine = Engine::new(&EngineProfile::host())?;
     // SAFETY: the parent process compiled it into a folder of its own.
     #[allow(unsafe_code)]
     let runner = unsafe { engine.load_bytes(&code) }?;
-    let bench = Bench { engine, runner, code, rounds };
+    let bench = Bench { engine, runner, code, options: options.clone() };
     for line in std::io::stdin().lock().lines() {
         let outcome = match Case::open(Path::new(&line?)) {
             Ok(case) => guarded(&bench, &case)?,
@@ -100,6 +111,7 @@ fn judge(bench: &Bench, case: &Case) -> Result<Outcome, String> {
         Err(outcome) => return Ok(outcome),
     };
     let contract: Contract = serde_json::from_slice(&artifacts.contract).map_err(|e| e.to_string())?;
+    keep(bench, case, &artifacts).map_err(|e| format!("it could not be kept: {e}"))?;
     prove(bench, &artifacts)?;
     let spec = ProgramSpec {
         plan: Arc::from(artifacts.plan),
@@ -114,14 +126,14 @@ fn judge(bench: &Bench, case: &Case) -> Result<Outcome, String> {
     let mut best = Duration::MAX;
     for (index, vector) in vectors.iter().enumerate() {
         let inputs = inputs(&contract, vector)?;
-        for _ in 0..=bench.rounds {
+        for _ in 0..=bench.options.rounds {
             let answer = instance.infer(&inputs, DEADLINE).map_err(|fault| format!("sandbox: {fault}"))?;
             best = best.min(answer.compute);
             outputs(&contract, vector, &answer.outputs, &case.about)
                 .map_err(|e| format!("sandbox, vector {index}, {e}"))?;
         }
     }
-    let micros = if bench.rounds == 0 { 0 } else { u64::try_from(best.as_micros()).unwrap_or(u64::MAX) };
+    let micros = if bench.options.rounds == 0 { 0 } else { u64::try_from(best.as_micros()).unwrap_or(u64::MAX) };
     Ok(Outcome::Passed { micros })
 }
 
@@ -178,6 +190,18 @@ fn build(bench: &Bench, about: &About, model: Vec<u8>, golden: Vec<u8>) -> Resul
             reason => wrong(format!("{reason:?}: {}", verdict.message)),
         }),
     }
+}
+
+/// Writes what fuzzing starts from.
+fn keep(bench: &Bench, case: &Case, artifacts: &Artifacts) -> std::io::Result<()> {
+    if let Some(folder) = &bench.options.plans {
+        std::fs::write(folder.join(&case.name), &artifacts.plan)?;
+    }
+    if let Some(folder) = &bench.options.contracts {
+        let parts = [&artifacts.contract[..], &[0], &artifacts.golden];
+        std::fs::write(folder.join(&case.name), parts.concat())?;
+    }
+    Ok(())
 }
 
 /// The proof before signing, in this process.

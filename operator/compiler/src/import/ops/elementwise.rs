@@ -20,14 +20,11 @@ pub(super) fn binary(call: &mut Call<'_, '_>, op: BinaryOp) -> Result<Vec<ValueI
     Ok(vec![call.b.binary(op, a, b)?])
 }
 
-pub(super) fn greater(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
-    call.inputs.swap(0, 1);
-    binary(call, BinaryOp::Less)
-}
-
-pub(super) fn greater_or_equal(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
-    call.inputs.swap(0, 1);
-    binary(call, BinaryOp::LessOrEqual)
+/// `a > b` as `b < a`.
+pub(super) fn turned(call: &mut Call<'_, '_>, op: BinaryOp) -> Result<Vec<ValueId>> {
+    let (a, b) = (call.input(0)?, call.input(1)?);
+    call.inputs = vec![Some(b), Some(a)];
+    binary(call, op)
 }
 
 /// The exponent may be of another type than the base; the result has the base's.
