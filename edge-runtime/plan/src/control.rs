@@ -17,7 +17,7 @@ pub const BRANCH: u32 = 0x101;
 /// Deepest nesting of repeats and branches.
 pub const MAX_NESTING: usize = 8;
 /// Most steps and slides that a run of one entry carries out, rounds counted.
-pub const MAX_EXECUTED: u64 = 1 << 26;
+pub const MAX_EXECUTED: u64 = 1 << 24;
 
 record! {
     /// Copies `bytes` from `from + round · from_step` to `to + round · to_step`. The two may overlap.

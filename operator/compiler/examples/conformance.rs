@@ -12,7 +12,7 @@ use ballast_bundle::{Golden, TensorSpec};
 use ballast_compiler::ir::{Graph, Tensor, ValueId};
 use ballast_compiler::lower::{Lowered, lower};
 use ballast_compiler::{TargetSpec, eval, import};
-use ballast_kernels::{Level, Memory, run_step};
+use ballast_kernels::{Level, Memory};
 use ballast_plan::Plan;
 
 #[derive(Default)]
@@ -102,10 +102,8 @@ fn execute(graph: &Graph, lowered: &Lowered, level: Level, inputs: &[Tensor]) ->
         // SAFETY: a parsed plan's tensors lie inside its arena.
         unsafe { memory.arena.add(place.at as usize).copy_from(bytes.as_ptr(), bytes.len()) };
     }
-    for step in entry.steps() {
-        // SAFETY: a parsed plan's steps stay inside arena and weights of the sizes that it states.
-        unsafe { run_step(level, &plan, &step, &memory) };
-    }
+    // SAFETY: a parsed plan's steps stay inside arena and weights of the sizes that it states.
+    unsafe { ballast_kernels::run(level, &plan, entry.items(), &memory) };
     graph
         .outputs
         .iter()

@@ -73,7 +73,8 @@ pub fn cost(graph: &Graph) -> Cost {
             };
             total.flop = total.flop.saturating_add(work.saturating_mul(each));
         } else {
-            total.flop = total.flop.saturating_add(dearer(|c| c.flop));
+            // Rounds that only move elements take time all the same.
+            total.flop = total.flop.saturating_add(dearer(|c| c.flop).max(multiply_adds(&node.op, &[], &[])));
         }
         if node.op != Op::Reshape {
             total.bytes = total.bytes.saturating_add(node.inputs.iter().chain(&node.outputs).map(bytes).sum::<u64>());

@@ -126,8 +126,8 @@ fn nesting_ends() {
 
 #[test]
 fn rounds_of_rounds_end() {
-    assert!(plan(&[repeat(1 << 24, vec![], vec![fill(0)])], 40).is_ok());
-    let nested = |inner| repeat(1 << 14, vec![], vec![repeat(inner, vec![], vec![fill(0)])]);
+    assert!(plan(&[repeat(1 << 23, vec![], vec![fill(0)])], 40).is_ok());
+    let nested = |inner| repeat(1 << 12, vec![], vec![repeat(inner, vec![], vec![fill(0)])]);
     assert!(plan(&[nested(1 << 10)], 40).is_ok());
     for blocks in [vec![nested(1 << 14)], vec![nested(u32::MAX)], vec![nested(1 << 10); 4]] {
         assert_eq!(plan(&blocks, 40), Err(PlanError::TooManySteps));

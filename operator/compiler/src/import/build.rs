@@ -48,6 +48,8 @@ pub(crate) struct Builder {
     pub(crate) label: String,
     /// Its operator.
     pub(crate) operator: String,
+    /// Nodes of what is around the body that is being built, see [`super::body`].
+    pub(super) outside: Vec<Vec<Node>>,
     operations: usize,
     budget: u64,
 }
@@ -58,6 +60,7 @@ impl Default for Builder {
             graph: Graph::default(),
             label: String::new(),
             operator: String::new(),
+            outside: Vec::new(),
             operations: 0,
             budget: FOLD_BUDGET,
         }

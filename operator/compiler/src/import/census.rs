@@ -58,7 +58,6 @@ fn nodes<'m>(
 pub fn nearest(domain: &str, operator: &str) -> Option<String> {
     let advice =
         match operator {
-            "Loop" | "Scan" => "unroll it when exporting (fixed sequence length)",
             "NonMaxSuppression" | "NonZero" | "Unique" | "Compress" => {
                 "its output has no fixed size; export without post-processing and do that in the application"
             }

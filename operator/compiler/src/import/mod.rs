@@ -3,9 +3,11 @@
 //! Everything that is wrong is found before the first complaint: a node that is not supported leaves its outputs *unknown*,
 //! what depends on them is skipped, and the rest goes on.
 
+mod body;
 pub(crate) mod build;
 pub(crate) mod call;
 mod census;
+mod control;
 mod findings;
 mod inputs;
 mod ops;
@@ -173,16 +175,17 @@ impl<'m> Walk<'m> {
         if !all_known {
             return Vec::new();
         }
-        let mut call = Call { b: &mut self.b, node, given, inputs, opset: self.opset };
         let result = match handler {
-            ops::Handler::Plain(handler) => handler(&mut call),
-            ops::Handler::If => match ops::branch(&call) {
-                Ok(graph) => return self.branch(graph, scopes, depth),
-                Err(problem) => Err(problem),
-            },
+            ops::Handler::Plain(handler) => {
+                let mut call = Call { b: &mut self.b, node, given, inputs, opset: self.opset };
+                handler(&mut call).map(|ids| ids.into_iter().map(Some).collect())
+            }
+            ops::Handler::If | ops::Handler::Loop | ops::Handler::Scan => {
+                self.control(&handler, control::Place { node, given, inputs, depth }, scopes)
+            }
         };
         match result {
-            Ok(ids) => ids.into_iter().map(Some).collect(),
+            Ok(results) => results,
             Err(Problem::Unsupported(detail)) => {
                 self.findings.unsupported(node, Some(detail));
                 Vec::new()
@@ -192,22 +195,6 @@ impl<'m> Walk<'m> {
                 Vec::new()
             }
         }
-    }
-
-    /// A branch whose condition is known.
-    fn branch(&mut self, graph: &'m onnx::Graph<'m>, scopes: &mut Vec<Scope>, depth: usize) -> Vec<Option<ValueId>> {
-        if depth >= MAX_DEPTH {
-            self.findings.invalid.push("branches are nested too deep".to_owned());
-            return Vec::new();
-        }
-        let mut scope = Scope::default();
-        self.initializers(graph, &mut scope);
-        scopes.push(scope);
-        self.nodes(&graph.nodes, None, scopes, depth + 1);
-        let outputs = graph.outputs.iter();
-        let results = outputs.map(|o| scopes.iter().rev().find_map(|s| s.get(&o.name)).copied().flatten()).collect();
-        scopes.pop();
-        results
     }
 
     /// The body of a function of the model's own, in a scope of its own.

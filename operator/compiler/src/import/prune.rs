@@ -2,7 +2,6 @@
 
 use crate::ir::{Graph, ValueId};
 
-/// Of a graph, and of those inside of it.
 pub(super) fn prune(graph: &mut Graph) {
     let mut needed = vec![false; graph.values.len()];
     graph.outputs.iter().for_each(|id| needed[id.index()] = true);

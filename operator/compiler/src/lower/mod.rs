@@ -254,7 +254,17 @@ impl<'g> Lowering<'g> {
         let outputs = graph.outputs.iter().zip(&graph.output_names).zip(&outputs);
         let outputs = outputs.map(|((&id, name), &buffer)| tensor(id, name, buffer)).collect();
         self.builder.entry_of("main", inputs, outputs, &blocks);
-        let plan = self.builder.finish(arena_bytes, weights_bytes, self.flop)?;
+        let plan = match self.builder.finish(arena_bytes, weights_bytes, self.flop) {
+            Err(error @ (PlanError::Nesting | PlanError::TooManySteps)) => {
+                let nested = graph.nodes.iter().filter(|n| !n.op.bodies().is_empty());
+                let gaps = nested.filter_map(|n| match refuse(n, error.to_string()) {
+                    LowerError::NotLowered(gaps) => Some(gaps),
+                    LowerError::TooLarge { .. } | LowerError::Plan(_) => None,
+                });
+                return Err(LowerError::NotLowered(gaps.flatten().collect()));
+            }
+            plan => plan?,
+        };
         Ok(Lowered { plan, weights, arena_bytes: u64::from(arena_bytes), gflop: self.flop as f64 / 1e9 })
     }
 }

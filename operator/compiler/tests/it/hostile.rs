@@ -56,8 +56,8 @@ pub fn all_the_way(bytes: &[u8], random: &mut Random) -> &'static str {
 /// Every kind of damage, on models that are mostly structure: much of it is still a model.
 #[test]
 fn damaged_models_that_are_taken_can_be_evaluated_and_lowered() {
-    for (whole, rounds) in [(zoo::recurrent(), 3000), (zoo::reader(), 3000), (example("models/digits-1.0.0.onnx"), 300)]
-    {
+    let digits = example("models/digits-1.0.0.onnx");
+    for (whole, rounds) in [(zoo::recurrent(), 3000), (zoo::reader(), 3000), (zoo::controlled(), 3000), (digits, 300)] {
         let mut random = Random(4);
         assert_eq!(all_the_way(&whole, &mut random), "ran");
         let mut seen = std::collections::BTreeMap::<_, usize>::new();

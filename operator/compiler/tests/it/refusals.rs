@@ -40,16 +40,20 @@ fn unsupported_operators_are_all_listed() {
         vec![
             node("FancyOne", &["x"], &["a"], &[]),
             node("Relu", &["a"], &["b"], &[]),
-            node("Loop", &["b"], &["c"], &[]),
+            node("RandomNormalLike", &["b"], &["c"], &[]),
             node("FancyTwo", &["x"], &["y"], &[]),
         ],
     );
     let verdict = refused(model.model());
     assert_eq!(verdict.reason, VerdictReason::UnsupportedOperators);
     let names: Vec<_> = verdict.unsupported.iter().map(|u| (u.operator.as_str(), u.node.as_str())).collect();
-    assert_eq!(names, [("FancyOne", "a"), ("Loop", "c"), ("FancyTwo", "y")]);
-    assert!(verdict.unsupported[1].nearest.as_deref().is_some_and(|n| n.contains("unroll")));
-    assert!(verdict.message.starts_with("The model uses operators that are not supported: FancyOne, FancyTwo, Loop."));
+    assert_eq!(names, [("FancyOne", "a"), ("RandomNormalLike", "c"), ("FancyTwo", "y")]);
+    assert!(verdict.unsupported[1].nearest.as_deref().is_some_and(|n| n.contains("reproducible")));
+    assert!(
+        verdict
+            .message
+            .starts_with("The model uses operators that are not supported: FancyOne, FancyTwo, RandomNormalLike.")
+    );
 }
 
 #[test]
@@ -180,30 +184,38 @@ fn operators_that_the_target_denies_are_listed() {
     assert!(verdict.message.contains("operators.deny"));
 }
 
-#[test]
-fn a_condition_that_depends_on_inputs_is_refused_and_a_known_one_folds() {
-    let branch = |operator: &str| Graph {
+/// Both sides of a branch whose condition is an input.
+fn branching(then: &str, otherwise: &str) -> Graph {
+    let side = |operator: &str| Graph {
         nodes: vec![node(operator, &["x"], &["inner"], &[])],
         outputs: vec![value("inner", 1, &[])],
         ..Graph::default()
     };
-    let attributes = [
-        graph_attribute("then_branch", &branch("Relu").bytes()),
-        graph_attribute("else_branch", &branch("NotThere").bytes()),
-    ];
+    let attributes =
+        [graph_attribute("then_branch", &side(then).bytes()), graph_attribute("else_branch", &side(otherwise).bytes())];
     let mut model = chain(&[Dim::Is(1), Dim::Is(3)], vec![node("If", &["condition"], &["y"], &attributes)]);
-    model.constants.push(super::writer::bytes("condition", 9, &[], &[1]));
-    let verdict = check(&request(model.model()));
-    assert!(verdict.fits, "the branch that is not taken does not count: {}", verdict.message);
-
-    model.constants.clear();
     model.inputs.push(value("condition", 9, &[]));
-    let mut request = request(model.model());
+    model
+}
+
+#[test]
+fn a_side_that_a_known_condition_does_not_take_does_not_count() {
+    let mut request = request(branching("Relu", "NotThere").model());
     let verdict = check(&request);
     assert_eq!(verdict.reason, VerdictReason::UnsupportedOperators);
-    assert!(verdict.message.contains("model.inputs[].value"), "{}", verdict.message);
     request.inputs = vec![InputOverride { name: "condition".into(), shape: None, value: Some(vec![1.0]) }];
-    assert!(check(&request).fits);
+    let verdict = check(&request);
+    assert!(verdict.fits, "{}", verdict.message);
+}
+
+#[test]
+fn sides_of_a_branch_give_the_same_tensors_or_their_condition_is_known() {
+    let verdict = check(&request(branching("Relu", "Neg").model()));
+    assert!(verdict.fits, "{}", verdict.message);
+    let verdict = check(&request(branching("Relu", "Shape").model()));
+    assert_eq!(verdict.reason, VerdictReason::UnsupportedOperators);
+    assert!(verdict.message.contains("f32 [1, 3] and i64 [2]"), "{}", verdict.message);
+    assert!(verdict.message.contains("model.inputs[].value"), "{}", verdict.message);
 }
 
 #[test]

@@ -1,6 +1,6 @@
-//! Small models of the shapes that people bring: a recurrent one and a reader of lines of text.
+//! Small models of the shapes that people bring: a recurrent one, a reader of lines of text, and one with control flow.
 
-use super::writer::{Dim, Graph, chain, floats, int, node, part};
+use super::writer::{Dim, Graph, bytes, chain, floats, graph_attribute, int, node, part, value};
 
 fn number(name: &str, x: i64) -> Vec<u8> {
     [part(1, name), int(3, x), int(20, 2)].concat()
@@ -106,5 +106,72 @@ pub fn reader() -> Vec<u8> {
     );
     graph.constants.push(floats("variance", &[8], &[1.5; 8]));
     graph.constants.push(shape("columns", &[1, 8, 15]));
+    graph.model()
+}
+
+fn body(inputs: &[(&str, i64)], nodes: Vec<Vec<u8>>, outputs: &[(&str, i64)]) -> Vec<u8> {
+    let infos = |list: &[(&str, i64)]| list.iter().map(|(name, kind)| value(name, *kind, &[])).collect();
+    Graph { nodes, constants: vec![], inputs: infos(inputs), outputs: infos(outputs) }.bytes()
+}
+
+/// A scan of rows, a loop of nine rounds with a branch inside, and one that its data ends.
+pub fn controlled() -> Vec<u8> {
+    let float = 1;
+    let scan = body(
+        &[("h", float), ("row", float)],
+        vec![
+            node("Mul", &["h", "row"], &["p"], &[]),
+            node("Add", &["p", "w"], &["q"], &[]),
+            node("Tanh", &["q"], &["h2"], &[]),
+            node("Neg", &["h2"], &["out"], &[]),
+        ],
+        &[("h2", float), ("out", float)],
+    );
+    let then = body(&[], vec![node("Add", &["k", "last"], &["a"], &[])], &[("a", float)]);
+    let otherwise = body(&[], vec![node("Sigmoid", &["k"], &["a"], &[])], &[("a", float)]);
+    let counted = body(
+        &[("i", 7), ("go", 9), ("k", float)],
+        vec![
+            node("Less", &["i", "four"], &["early"], &[]),
+            node(
+                "If",
+                &["early"],
+                &["k2"],
+                &[graph_attribute("then_branch", &then), graph_attribute("else_branch", &otherwise)],
+            ),
+            node("Identity", &["go"], &["more"], &[]),
+        ],
+        &[("more", 9), ("k2", float)],
+    );
+    let gated = body(
+        &[("i", 7), ("go", 9), ("k", float)],
+        vec![
+            node("Add", &["k", "k"], &["k2"], &[]),
+            node("ReduceSumSquare", &["k2"], &["s"], &[number("keepdims", 0)]),
+            node("Less", &["s", "bound"], &["more"], &[]),
+        ],
+        &[("more", 9), ("k2", float)],
+    );
+    let mut graph = of(
+        &[6, 3],
+        vec![
+            node(
+                "Scan",
+                &["w", "x"],
+                &["last", "rows"],
+                &[number("num_scan_inputs", 1), graph_attribute("body", &scan)],
+            ),
+            node("Loop", &["nine", "true", "rows"], &["mixed"], &[graph_attribute("body", &counted)]),
+            node("Loop", &["nine", "true", "mixed"], &["y"], &[graph_attribute("body", &gated)]),
+        ],
+        &[("w", &[3])],
+    );
+    let count = |name: &str, x: i64| [int(2, 7), part(8, name), part(9, x.to_le_bytes())].concat();
+    graph.constants.extend([
+        count("nine", 9),
+        count("four", 4),
+        floats("bound", &[], &[40.0]),
+        bytes("true", 9, &[], &[1]),
+    ]);
     graph.model()
 }

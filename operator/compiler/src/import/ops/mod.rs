@@ -20,9 +20,8 @@ mod sequence;
 mod window;
 
 use crate::ir::{BinaryOp, ReduceKind, UnaryOp, ValueId};
-use crate::onnx;
 
-use super::build::{Problem, Result, unsupported};
+use super::build::Result;
 use super::call::Call;
 
 /// Turns a node into IR; gives the values of its outputs.
@@ -32,25 +31,12 @@ type Plain = fn(&mut Call<'_, '_>) -> Result<Vec<ValueId>>;
 pub(super) enum Handler {
     /// From its inputs alone.
     Plain(Plain),
-    /// By walking one of its branches.
+    /// By walking its branches.
     If,
-}
-
-/// The graph that an `If` takes: its condition must be known.
-pub(super) fn branch<'m>(call: &Call<'_, 'm>) -> Result<&'m onnx::Graph<'m>> {
-    let condition = match call.known(0) {
-        Ok(Some(tensor)) => tensor.ints().first().copied(),
-        Ok(None) => None,
-        Err(_) => {
-            return unsupported(
-                "its condition is computed from the model's inputs; fix the input that decides it with model.inputs[].value",
-            );
-        }
-    };
-    let Some(condition) = condition else { return Err(Problem::Invalid("it has no condition".to_owned())) };
-    let name = if condition != 0 { "then_branch" } else { "else_branch" };
-    let graph = call.attribute(name).and_then(|a| a.graph.as_ref());
-    graph.ok_or_else(|| Problem::Invalid(format!("it has no {name}")))
+    /// By walking its body, and so for the next.
+    Loop,
+    /// See above.
+    Scan,
 }
 
 /// How an operator is imported; `None` when it is not known.
@@ -91,6 +77,8 @@ pub(super) fn handler(domain: &str, operator: &str) -> Option<Handler> {
         },
         _ if !own => return None,
         "If" => return Some(Handler::If),
+        "Loop" => return Some(Handler::Loop),
+        "Scan" => return Some(Handler::Scan),
 
         "Abs" => unary!(Abs),
         "Neg" => unary!(Neg),
