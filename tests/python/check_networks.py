@@ -13,7 +13,8 @@ import numpy as np
 import onnxruntime as ort
 
 import cases
-from networks import ALL
+import networks
+import other_networks
 
 ROUNDS = 3
 
@@ -34,7 +35,7 @@ def peer(content, given):
 def main():
     words, theirs, failed = sys.argv[1:], {}, False
     with tempfile.TemporaryDirectory() as directory:
-        for make in ALL:
+        for make in networks.ALL + other_networks.ALL:
             net = make()
             if words and not any(word in net.name for word in words):
                 continue

@@ -112,9 +112,9 @@ class Net:
     def feed_forward(self, x, width, hidden):
         return self.linear(self.act(self.linear(x, width, hidden, gain=2.0), "gelu"), hidden, width)
 
-    def output(self, x, name):
+    def output(self, x, name, kind=TensorProto.FLOAT):
         self.nodes.append(helper.make_node("Identity", [x], [name], name=name))
-        self.outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
+        self.outputs.append(helper.make_tensor_value_info(name, kind, None))
 
     def model(self):
         """The model with static shapes."""

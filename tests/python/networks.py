@@ -1,6 +1,7 @@
 """Networks at the layer shapes that were published, built by script: one function each, giving a `Net` with its input data."""
 
 import numpy as np
+from onnx import TensorProto
 
 from layers import Net, image
 
@@ -93,9 +94,10 @@ def efficientnet_lite0():
     return net
 
 
-def yolo_v8n(size=320):
-    """The nano detector (depth 0.33, width 0.25, 80 classes) with its post-processing: distribution focal loss, boxes, scores."""
-    net = Net("yolo-v8n")
+def yolo_v8n(size=320, suppress=False):
+    """The nano detector (depth 0.33, width 0.25, 80 classes) with its post-processing: distribution focal loss, boxes, scores;
+    and, where asked, the suppression of boxes that overlap."""
+    net = Net("yolo-v8n-suppressed" if suppress else "yolo-v8n")
     cat = lambda *xs: net.op("Concat", *xs, axis=1, channels=sum(net.channels[x] for x in xs))
     conv = lambda x, out, k=1, stride=1: net.conv_norm(x, out, k, stride, act="silu")
 
@@ -147,7 +149,13 @@ def yolo_v8n(size=320):
     boxes = net.op("Concat", middle, net.op("Sub", high, low), axis=1)
     # In parts of the image: boxes and scores are of one size, and one tolerance fits both.
     boxes = net.op("Mul", boxes, (np.concatenate(strides, axis=1)[None] / size).astype(np.float32))
-    net.output(net.op("Concat", boxes, net.op("Sigmoid", scores), axis=1), "detections")
+    chances = net.op("Sigmoid", scores)
+    if suppress:
+        # Five boxes of each class at most; boxes are given by their centres.
+        limits = [np.array([5], np.int64), np.array([0.45], np.float32), np.array([0.6], np.float32)]
+        kept = net.op("NonMaxSuppression", net.op("Transpose", boxes, perm=[0, 2, 1]), chances, *limits, center_point_box=1)
+        net.output(kept, "kept", TensorProto.INT64)
+    net.output(net.op("Concat", boxes, chances, axis=1), "detections")
     return net
 
 
