@@ -19,6 +19,7 @@ pub mod memory;
 pub mod planes;
 pub mod pool;
 pub mod product;
+pub mod quantized;
 pub mod reduce;
 pub mod simd;
 
@@ -44,5 +45,9 @@ pub unsafe fn run_step(level: Level, plan: &Plan<'_>, step: &Step, memory: &Memo
         Step::Pool(s) => pool::pool(level, s, memory),
         Step::Reduce(s) => reduce::reduce(level, s, memory),
         Step::Softmax(s) => reduce::softmax(level, s, memory),
+        Step::IntGemm(s) => quantized::int_gemm(level, s, memory),
+        Step::IntConv(s) => quantized::int_conv(level, s, memory),
+        Step::IntDepthwise(s) => quantized::int_depthwise(level, s, memory),
+        Step::Lookup(s) => quantized::lookup(s, memory),
     }
 }

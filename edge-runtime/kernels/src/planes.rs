@@ -22,11 +22,19 @@ pub struct Walk {
 impl Walk {
     /// How `window` walks: over the input if that needs no padding, else over what [`pad`] made.
     pub fn new(window: &Window) -> Self {
-        let (plane, row) = if window.is_direct() {
-            (window.ih as usize * window.iw as usize, window.iw as usize)
+        if window.is_direct() {
+            Self::over(window, window.ih as usize * window.iw as usize, window.iw as usize)
         } else {
-            (window.plane_floats() as usize, window.row_floats() as usize)
-        };
+            Self::padded(window)
+        }
+    }
+
+    /// How it walks over what [`pad`] made, needed or not.
+    pub fn padded(window: &Window) -> Self {
+        Self::over(window, window.plane_floats() as usize, window.row_floats() as usize)
+    }
+
+    fn over(window: &Window, plane: usize, row: usize) -> Self {
         Self {
             plane,
             row: row * window.sh as usize,

@@ -23,7 +23,7 @@ pub trait Programs: core::fmt::Debug {
 }
 
 /// Why a step does not pass; its place is added by the caller.
-enum Fault {
+pub(crate) enum Fault {
     Bounds,
     Geometry,
 }
@@ -37,18 +37,18 @@ impl Fault {
     }
 }
 
-type Checked = Result<(), Fault>;
+pub(crate) type Checked = Result<(), Fault>;
 
-fn sound(ok: bool) -> Checked {
+pub(crate) fn sound(ok: bool) -> Checked {
     if ok { Ok(()) } else { Err(Fault::Geometry) }
 }
 
-fn times(factors: &[u64]) -> u64 {
+pub(crate) fn times(factors: &[u64]) -> u64 {
     factors.iter().fold(1, |a, &b| a.saturating_mul(b))
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum Access {
+pub(crate) enum Access {
     Read,
     Write,
 }
@@ -63,7 +63,7 @@ impl Bounds<'_> {
         if inside && writable && aligned { Ok(()) } else { Err(Fault::Bounds) }
     }
 
-    fn span(&self, at: At, elements: u64, size: u32, access: Access) -> Checked {
+    pub(crate) fn span(&self, at: At, elements: u64, size: u32, access: Access) -> Checked {
         self.reach(at, 0, i64::try_from(elements).unwrap_or(i64::MAX), size, access)
     }
 
@@ -71,7 +71,7 @@ impl Bounds<'_> {
         self.span(at, elements, 4, access)
     }
 
-    fn scratch(&self, at: At, bytes: u64) -> Checked {
+    pub(crate) fn scratch(&self, at: At, bytes: u64) -> Checked {
         if bytes == 0 { Ok(()) } else { self.floats(at, bytes.div_ceil(4), Access::Write) }
     }
 
@@ -208,6 +208,10 @@ impl Bounds<'_> {
                 self.span(g.input, times(&[outer, axis, bytes]), 1, Access::Read)?;
                 self.span(g.out, times(&[outer, count, bytes]), 1, Access::Write)
             }
+            Step::IntGemm(g) => self.int_gemm(g),
+            Step::IntConv(c) => self.int_conv(c),
+            Step::IntDepthwise(d) => self.int_depthwise(d),
+            Step::Lookup(l) => self.lookup(l),
         }
     }
 

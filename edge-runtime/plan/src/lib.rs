@@ -34,6 +34,7 @@ pub mod control;
 pub mod elt;
 mod error;
 pub mod geometry;
+pub mod quantized;
 pub mod record;
 pub mod step;
 

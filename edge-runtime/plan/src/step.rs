@@ -8,6 +8,7 @@
 use alloc::vec::Vec;
 
 use crate::PlanError;
+use crate::quantized::{IntConv, IntDepthwise, IntGemm, Lookup};
 use crate::record::{Field, List, Reader, choice, record};
 
 /// Most dimensions of a copy or an element-wise step, after neighbours were merged.
@@ -518,4 +519,12 @@ steps! {
     Softmax = 9,
     /// Kind 10.
     Gather = 10,
+    /// Kind 30.
+    IntGemm = 30,
+    /// Kind 31.
+    IntConv = 31,
+    /// Kind 32.
+    IntDepthwise = 32,
+    /// Kind 33.
+    Lookup = 33,
 }

@@ -25,6 +25,8 @@ pub trait Simd: Copy + Debug + 'static {
     const LANES: usize;
     /// Lanes.
     type F: Copy;
+    /// As many 32-bit integers, or twice as many of 16 bits.
+    type I: Copy;
 
     /// Unaligned load.
     unsafe fn load(p: *const f32) -> Self::F;
@@ -74,6 +76,34 @@ pub trait Simd: Copy + Debug + 'static {
     unsafe fn pow2(n: Self::F) -> Self::F;
     /// A positive normal number as mantissa in [1, 2) and exponent.
     unsafe fn split(a: Self::F) -> (Self::F, Self::F);
+
+    /// Unaligned load of 32-bit integers, or of pairs of 16-bit ones.
+    unsafe fn load_i(p: *const i32) -> Self::I;
+    /// Unaligned store.
+    unsafe fn store_i(p: *mut i32, v: Self::I);
+    /// One value in every lane.
+    unsafe fn splat_i(v: i32) -> Self::I;
+    /// Signed bytes, two for each lane, as 16-bit integers.
+    unsafe fn load_wide(p: *const i8) -> Self::I;
+    /// Four pairs of 16-bit integers at `p`, each in every lane of its vector: one step of a panel of P4 pairs.
+    unsafe fn pairs4(p: *const i16) -> [Self::I; 4];
+    /// As [`Simd::pairs4`], of signed bytes.
+    unsafe fn pairs4_wide(p: *const i8) -> [Self::I; 4];
+    /// `c + a₀ · b₀ + a₁ · b₁` over the pairs of 16-bit integers; wraps.
+    unsafe fn dot_add(a: Self::I, b: Self::I, c: Self::I) -> Self::I;
+    /// `a + b`, wraps.
+    unsafe fn add_i(a: Self::I, b: Self::I) -> Self::I;
+    /// `a − b` of 16-bit integers.
+    unsafe fn sub_16(a: Self::I, b: Self::I) -> Self::I;
+    /// Sixteen bytes at `a` and at `b`, exclusive or `flip`, as pairs of 16-bit integers without sign; of the vectors as many count
+    /// as sixteen lanes are.
+    unsafe fn interleave(a: *const u8, b: *const u8, flip: u8) -> [Self::I; 4];
+    /// The nearest floats.
+    unsafe fn to_float(v: Self::I) -> Self::F;
+    /// Of whole numbers.
+    unsafe fn to_int(v: Self::F) -> Self::I;
+    /// Sixteen lanes that fit bytes, as bytes.
+    unsafe fn store_bytes(p: *mut u8, v: [Self::I; 4], signed: bool);
 
     /// `mask ? a : b`
     #[inline(always)]

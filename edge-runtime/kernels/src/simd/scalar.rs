@@ -31,6 +31,7 @@ fn bits(a: F, b: F, f: impl Fn(u32, u32) -> u32) -> F {
 impl Simd for Scalar {
     const LANES: usize = 4;
     type F = F;
+    type I = [i32; 4];
 
     #[inline(always)]
     unsafe fn load(p: *const f32) -> F {
@@ -130,4 +131,76 @@ impl Simd for Scalar {
         let exponent = map(a, |a| ((a.to_bits() >> 23) as i32 - 127) as f32);
         (mantissa, exponent)
     }
+
+    #[inline(always)]
+    unsafe fn load_i(p: *const i32) -> [i32; 4] {
+        p.cast::<[i32; 4]>().read_unaligned()
+    }
+    #[inline(always)]
+    unsafe fn store_i(p: *mut i32, v: [i32; 4]) {
+        p.cast::<[i32; 4]>().write_unaligned(v)
+    }
+    #[inline(always)]
+    unsafe fn splat_i(v: i32) -> [i32; 4] {
+        [v; 4]
+    }
+    #[inline(always)]
+    unsafe fn load_wide(p: *const i8) -> [i32; 4] {
+        core::array::from_fn(|i| pair(i16::from(*p.add(2 * i)), i16::from(*p.add(2 * i + 1))))
+    }
+    #[inline(always)]
+    unsafe fn pairs4(p: *const i16) -> [[i32; 4]; 4] {
+        Self::load_i(p.cast()).map(|lane| [lane; 4])
+    }
+    #[inline(always)]
+    unsafe fn pairs4_wide(p: *const i8) -> [[i32; 4]; 4] {
+        Self::load_wide(p).map(|lane| [lane; 4])
+    }
+    #[inline(always)]
+    unsafe fn dot_add(a: [i32; 4], b: [i32; 4], c: [i32; 4]) -> [i32; 4] {
+        core::array::from_fn(|i| {
+            let ([a0, a1], [b0, b1]) = (halves(a[i]), halves(b[i]));
+            c[i].wrapping_add(a0 * b0).wrapping_add(a1 * b1)
+        })
+    }
+    #[inline(always)]
+    unsafe fn add_i(a: [i32; 4], b: [i32; 4]) -> [i32; 4] {
+        core::array::from_fn(|i| a[i].wrapping_add(b[i]))
+    }
+    #[inline(always)]
+    unsafe fn sub_16(a: [i32; 4], b: [i32; 4]) -> [i32; 4] {
+        core::array::from_fn(|i| {
+            let ([a0, a1], [b0, b1]) = (halves(a[i]), halves(b[i]));
+            pair((a0 - b0) as i16, (a1 - b1) as i16)
+        })
+    }
+    #[inline(always)]
+    unsafe fn interleave(a: *const u8, b: *const u8, flip: u8) -> [[i32; 4]; 4] {
+        let at = |p: *const u8, i: usize| i16::from(*p.add(i) ^ flip);
+        core::array::from_fn(|v| core::array::from_fn(|i| pair(at(a, v * 4 + i), at(b, v * 4 + i))))
+    }
+    #[inline(always)]
+    unsafe fn to_float(v: [i32; 4]) -> F {
+        v.map(|x| x as f32)
+    }
+    #[inline(always)]
+    unsafe fn to_int(v: F) -> [i32; 4] {
+        v.map(|x| x as i32)
+    }
+    #[inline(always)]
+    unsafe fn store_bytes(p: *mut u8, v: [[i32; 4]; 4], _: bool) {
+        for (i, x) in v.iter().flatten().enumerate() {
+            *p.add(i) = *x as u8;
+        }
+    }
+}
+
+#[inline(always)]
+fn pair(low: i16, high: i16) -> i32 {
+    i32::from(low) & 0xffff | i32::from(high) << 16
+}
+
+#[inline(always)]
+fn halves(x: i32) -> [i32; 2] {
+    [i32::from(x as i16), x >> 16]
 }

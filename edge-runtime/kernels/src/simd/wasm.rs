@@ -11,6 +11,7 @@ pub struct Wasm;
 impl Simd for Wasm {
     const LANES: usize = 4;
     type F = v128;
+    type I = v128;
 
     #[inline(always)]
     unsafe fn load(p: *const f32) -> v128 {
@@ -166,6 +167,81 @@ impl Simd for Wasm {
         let mantissa = v128_or(v128_and(a, i32x4_splat(0x007f_ffff)), i32x4_splat(0x3f80_0000));
         (mantissa, f32x4_convert_i32x4(exponent))
     }
+
+    #[inline(always)]
+    unsafe fn load_i(p: *const i32) -> v128 {
+        v128_load(p.cast())
+    }
+    #[inline(always)]
+    unsafe fn store_i(p: *mut i32, v: v128) {
+        v128_store(p.cast(), v)
+    }
+    #[inline(always)]
+    unsafe fn splat_i(v: i32) -> v128 {
+        i32x4_splat(v)
+    }
+    #[inline(always)]
+    unsafe fn load_wide(p: *const i8) -> v128 {
+        i16x8_load_extend_i8x8(p)
+    }
+    #[inline(always)]
+    unsafe fn pairs4(p: *const i16) -> [v128; 4] {
+        lanes(v128_load(p.cast()))
+    }
+    #[inline(always)]
+    unsafe fn pairs4_wide(p: *const i8) -> [v128; 4] {
+        lanes(i16x8_load_extend_i8x8(p))
+    }
+    #[inline(always)]
+    unsafe fn dot_add(a: v128, b: v128, c: v128) -> v128 {
+        i32x4_add(c, i32x4_dot_i16x8(a, b))
+    }
+    #[inline(always)]
+    unsafe fn add_i(a: v128, b: v128) -> v128 {
+        i32x4_add(a, b)
+    }
+    #[inline(always)]
+    unsafe fn sub_16(a: v128, b: v128) -> v128 {
+        i16x8_sub(a, b)
+    }
+    #[inline(always)]
+    unsafe fn interleave(a: *const u8, b: *const u8, flip: u8) -> [v128; 4] {
+        let flip = u8x16_splat(flip);
+        let (a, b) = (v128_xor(v128_load(a.cast()), flip), v128_xor(v128_load(b.cast()), flip));
+        let low = i8x16_shuffle::<0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23>(a, b);
+        let high = i8x16_shuffle::<8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31>(a, b);
+        [
+            u16x8_extend_low_u8x16(low),
+            u16x8_extend_high_u8x16(low),
+            u16x8_extend_low_u8x16(high),
+            u16x8_extend_high_u8x16(high),
+        ]
+    }
+    #[inline(always)]
+    unsafe fn to_float(v: v128) -> v128 {
+        f32x4_convert_i32x4(v)
+    }
+    #[inline(always)]
+    unsafe fn to_int(v: v128) -> v128 {
+        i32x4_trunc_sat_f32x4(v)
+    }
+    #[inline(always)]
+    unsafe fn store_bytes(p: *mut u8, [a, b, c, d]: [v128; 4], signed: bool) {
+        let (low, high) = (i16x8_narrow_i32x4(a, b), i16x8_narrow_i32x4(c, d));
+        let bytes = if signed { i8x16_narrow_i16x8(low, high) } else { u8x16_narrow_i16x8(low, high) };
+        v128_store(p.cast(), bytes)
+    }
+}
+
+/// Each lane of 32 bits in every lane of its vector. In integers, so that an engine need not guess what the shuffle is of.
+#[inline(always)]
+fn lanes(v: v128) -> [v128; 4] {
+    [
+        i32x4_shuffle::<0, 0, 0, 0>(v, v),
+        i32x4_shuffle::<1, 1, 1, 1>(v, v),
+        i32x4_shuffle::<2, 2, 2, 2>(v, v),
+        i32x4_shuffle::<3, 3, 3, 3>(v, v),
+    ]
 }
 
 #[cfg(target_feature = "relaxed-simd")]

@@ -30,6 +30,13 @@ fn work(step: &Step) -> u128 {
         Step::Reduce(s) => product(&[s.outer, s.len, s.inner]),
         Step::Softmax(s) => product(&[s.outer, s.len, s.inner]),
         Step::Gather(s) => product(&[s.outer, s.count, s.bytes]),
+        Step::IntGemm(s) => product(&[s.batch, s.m.next_multiple_of(4), s.n.next_multiple_of(16), s.k]),
+        Step::IntConv(s) => {
+            let w = &s.window;
+            product(&[s.batch, s.groups, s.oc.next_multiple_of(4), s.ic, w.kh, w.kw, w.oh, w.ow])
+        }
+        Step::IntDepthwise(s) => product(&[s.batch, s.planes, s.window.kh, s.window.kw, s.window.oh, s.window.ow]),
+        Step::Lookup(s) => s.count.into(),
     }
 }
 

@@ -11,6 +11,7 @@ mod every_kind;
 mod levels;
 mod naive;
 mod products;
+mod quantized;
 #[path = "../../../plan/tests/it/touch.rs"]
 mod touch;
 mod windows;

@@ -20,7 +20,7 @@ fn window(
     Window { ih, iw, oh: out(ih, kh, sh, pt, dh), ow: out(iw, kw, sw, pl, dw), kh, kw, sh, sw, pt, pl, dh, dw }
 }
 
-fn windows() -> Vec<Window> {
+pub fn windows() -> Vec<Window> {
     vec![
         window([8, 8], [3, 3], [1, 1], [1, 1], [1, 1]),
         window([8, 8], [3, 3], [1, 1], [0, 0], [1, 1]),

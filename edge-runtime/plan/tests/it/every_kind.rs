@@ -2,6 +2,7 @@
 
 use ballast_plan::build::{PlanBuilder, TensorDef};
 use ballast_plan::control::{Block, Slide};
+use ballast_plan::quantized::{Bytes, IntConv, IntDepthwise, IntGemm, Lookup, Packing, Requantize};
 use ballast_plan::record::List;
 use ballast_plan::step::{
     BiasOf, Conv, Copy, Depthwise, Elt, Epilogue, EpilogueOperand, Fill, Gather, Gemm, Layout, Matrix, Operand, Pool,
@@ -129,6 +130,65 @@ pub fn steps() -> Vec<(&'static str, Step, u32)> {
         input: arena(0),
         out: arena(OUT),
     };
+    let after = |dtype, rows| Requantize {
+        dtype,
+        biased: 1,
+        bias: weights(rows),
+        factors: weights(rows),
+        zero: 3,
+        low: 0,
+        high: 100,
+    };
+    let bytes = |at, row, batch| Bytes { at, dtype: DType::U8, zero: at, row, col: 1, batch };
+    let int_gemm = IntGemm {
+        batch: 2,
+        m: 5,
+        n: 18,
+        k: 3,
+        packing: Packing::Strided,
+        left: bytes(arena(0), 3, 15),
+        right: bytes(arena(256), 18, 54),
+        out: arena(OUT),
+        out_row: 1,
+        out_col: 5,
+        out_batch: 90,
+        after: after(DType::F32, 5),
+        scratch: arena(1024),
+    };
+    let packed_gemm = IntGemm {
+        packing: Packing::Words,
+        left: Bytes { at: At::weights(WEIGHTS - 64).unwrap(), ..Bytes::default() },
+        after: after(DType::I8, 5),
+        ..int_gemm
+    };
+    let int_conv = |window: Window| IntConv {
+        batch: 2,
+        groups: 2,
+        ic: 2,
+        oc: 3,
+        window,
+        input: arena(0),
+        dtype: DType::I8,
+        zero: arena(5),
+        packing: Packing::Bytes,
+        weights: At::weights(WEIGHTS - 2 * 4 * (2 * window.kh * window.kw).next_multiple_of(4)).unwrap(),
+        out: arena(OUT),
+        after: after(DType::U8, 6),
+        scratch: arena(1200),
+    };
+    let int_depthwise = |window: Window| IntDepthwise {
+        batch: 2,
+        planes: 3,
+        window,
+        input: arena(0),
+        dtype: DType::I8,
+        zero: arena(5),
+        weights: At::weights(WEIGHTS - 3 * 4 * (window.kh * window.kw).div_ceil(2)).unwrap(),
+        out: arena(OUT),
+        after: after(DType::I32, 3),
+        scratch: arena(1024),
+    };
+    let lookup = Lookup { count: 77, input: arena(3), table: weights(64), out: arena(OUT) };
     vec![
         ("fill", Fill { out: arena(OUT), words: 7, value: 0 }.into(), 28),
         ("copy", copy.into(), 960),
@@ -143,6 +203,13 @@ pub fn steps() -> Vec<(&'static str, Step, u32)> {
         ("reduce", reduce.into(), 60),
         ("softmax", softmax.into(), 240),
         ("gather", gather.into(), 72),
+        ("int gemm", int_gemm.into(), 720),
+        ("int gemm of a packed side", packed_gemm.into(), 180),
+        ("int conv", int_conv(strided()).into(), 144),
+        ("direct int conv", int_conv(direct()).into(), 108),
+        ("int depthwise", int_depthwise(strided()).into(), 288),
+        ("direct int depthwise", int_depthwise(direct()).into(), 216),
+        ("lookup", lookup.into(), 77),
     ]
 }
 
@@ -221,6 +288,10 @@ fn weights_are_never_written() {
             Step::Reduce(s) => Reduce { out, ..s }.into(),
             Step::Softmax(s) => Softmax { out, ..s }.into(),
             Step::Gather(s) => Gather { out, ..s }.into(),
+            Step::IntGemm(s) => IntGemm { out, ..s }.into(),
+            Step::IntConv(s) => IntConv { out, ..s }.into(),
+            Step::IntDepthwise(s) => IntDepthwise { out, ..s }.into(),
+            Step::Lookup(s) => Lookup { out, ..s }.into(),
         };
         let error = plan(&[step], OUT + written, WEIGHTS).unwrap_err();
         assert!(matches!(error, PlanError::OutOfBounds { step: 0 }), "{name}: {error}");

@@ -2,6 +2,7 @@
 //! numbers that cannot overflow.
 
 use ballast_plan::control::{Item, Items, MAX_NESTING, Slide};
+use ballast_plan::quantized::{Bytes, Packing, Requantize};
 use ballast_plan::step::{BLOCK_K, BLOCK_N, BiasOf, Conv, Epilogue, Layout, Matrix, Window};
 use ballast_plan::{At, DType, Plan, Step};
 
@@ -97,6 +98,31 @@ fn conv(c: &Conv, touches: &mut Vec<Touch>) {
     touches.push(touch(c.scratch, 4, true, &[(planes + block, 1)]));
 }
 
+fn bytes(b: &Bytes, batch: u32, [rows, cols]: [u32; 2], touches: &mut Vec<Touch>) {
+    assert!(matches!(b.dtype, DType::U8 | DType::I8), "{b:?}");
+    let axes = [(batch, b.batch), (rows, b.row), (cols, b.col)].map(|(n, by)| (i128::from(n), i128::from(by)));
+    touches.push(touch(b.at, 1, false, &axes));
+    touches.push(touch(b.zero, 1, false, &[(1, 1)]));
+}
+
+fn requantize(after: &Requantize, rows: i128, touches: &mut Vec<Touch>) {
+    if after.biased != 0 {
+        touches.push(touch(after.bias, 4, false, &[(rows, 1)]));
+    }
+    if after.dtype != DType::I32 {
+        touches.push(touch(after.factors, 4, false, &[(rows, 1)]));
+    }
+}
+
+/// Elements of a matrix in panels of four rows of pairs.
+fn pairs(m: i128, k: i128) -> i128 {
+    up(m, 4) * up(k, 4)
+}
+
+fn width(packing: Packing) -> i128 {
+    if packing == Packing::Words { 2 } else { 1 }
+}
+
 /// All that a step touches.
 pub fn touches(step: &Step) -> Vec<Touch> {
     let mut all = Vec::new();
@@ -156,6 +182,51 @@ pub fn touches(step: &Step) -> Vec<Touch> {
             all.push(row_major(g.indices, g.dtype.size() as i128, false, &[g.count]));
             all.push(row_major(g.input, 1, false, &[g.outer, g.axis, g.bytes]));
             all.push(row_major(g.out, 1, true, &[g.outer, g.count, g.bytes]));
+        }
+        Step::IntGemm(g) => {
+            let [m, n, k] = [g.m, g.n, g.k].map(i128::from);
+            let mut scratch = up(k, 4) * 16 * 2;
+            if g.packing == Packing::Strided {
+                bytes(&g.left, g.batch, [g.m, g.k], &mut all);
+                scratch += pairs(m, k) * 2;
+            } else {
+                all.push(touch(g.left.at, width(g.packing), false, &[(pairs(m, k), 1)]));
+            }
+            bytes(&g.right, g.batch, [g.k, g.n], &mut all);
+            let axes = [(g.batch.into(), g.out_batch.into()), (m, g.out_row.into()), (n, g.out_col.into())];
+            all.push(touch(g.out, g.after.dtype.size() as i128, true, &axes));
+            requantize(&g.after, m, &mut all);
+            all.push(touch(g.scratch, 1, true, &[(scratch, 1)]));
+        }
+        Step::IntConv(c) => {
+            let (w, depth) = (&c.window, i128::from(c.ic) * i128::from(c.window.kh) * i128::from(c.window.kw));
+            all.push(row_major(c.input, 1, false, &[c.batch, c.groups, c.ic, w.ih, w.iw]));
+            all.push(touch(c.zero, 1, false, &[(1, 1)]));
+            all.push(touch(
+                c.weights,
+                width(c.packing),
+                false,
+                &[(i128::from(c.groups) * pairs(c.oc.into(), depth), 1)],
+            ));
+            all.push(row_major(c.out, c.after.dtype.size() as i128, true, &[c.batch, c.groups, c.oc, w.oh, w.ow]));
+            requantize(&c.after, i128::from(c.groups) * i128::from(c.oc), &mut all);
+            let planes = if direct(w) { 0 } else { up(i128::from(c.ic) * plane_in_scratch(w) + 64, 64) };
+            all.push(touch(c.scratch, 1, true, &[(planes + up(depth, 4) * 16 * 2, 1)]));
+        }
+        Step::IntDepthwise(d) => {
+            let (w, taps) = (&d.window, i128::from(d.window.kh) * i128::from(d.window.kw));
+            all.push(row_major(d.input, 1, false, &[d.batch, d.planes, w.ih, w.iw]));
+            all.push(touch(d.zero, 1, false, &[(1, 1)]));
+            all.push(touch(d.weights, 2, false, &[(i128::from(d.planes) * up(taps, 2), 1)]));
+            all.push(row_major(d.out, d.after.dtype.size() as i128, true, &[d.batch, d.planes, w.oh, w.ow]));
+            requantize(&d.after, d.planes.into(), &mut all);
+            all.push(touch(d.scratch, 1, true, &[(plane_in_scratch(w) + 16, 1)]));
+        }
+        Step::Lookup(l) if l.count == 0 => {}
+        Step::Lookup(l) => {
+            all.push(row_major(l.input, 1, false, &[l.count]));
+            all.push(row_major(l.table, 1, false, &[256]));
+            all.push(row_major(l.out, 1, true, &[l.count]));
         }
     }
     all

@@ -13,5 +13,7 @@ mod levels;
 mod naive;
 #[path = "../../../kernels/tests/it/products.rs"]
 mod products;
+#[path = "../../../kernels/tests/it/quantized.rs"]
+mod quantized;
 #[path = "../../../kernels/tests/it/windows.rs"]
 mod windows;
