@@ -2,6 +2,8 @@
 
 use crate::ir::{BinaryOp, DType, Graph, Node, Op, ValueId};
 
+use super::bytes::table_index;
+use super::integer::Integer;
 use super::program::{Program, ends_program, is_elementwise, scalar, starts_program};
 use super::shape::broadcast;
 
@@ -39,6 +41,9 @@ pub(super) struct Chain {
 #[derive(Debug, Clone)]
 pub(super) enum Task {
     Product(Product),
+    Integer(Integer),
+    /// A table of bytes: the node, and the bytes that index it.
+    Lookup(usize, ValueId),
     Chain(Chain),
     Node(usize),
 }
@@ -94,9 +99,9 @@ pub(super) fn over_view(shape: &[usize], strides: &[i64], view: [usize; 3]) -> O
 
 /// The decision.
 pub(super) struct Fusion<'g> {
-    graph: &'g Graph,
-    users: Vec<Vec<usize>>,
-    producer: Vec<Option<usize>>,
+    pub(super) graph: &'g Graph,
+    pub(super) users: Vec<Vec<usize>>,
+    pub(super) producer: Vec<Option<usize>>,
 }
 
 impl<'g> Fusion<'g> {
@@ -127,8 +132,8 @@ impl<'g> Fusion<'g> {
                 products.push(product);
             }
         }
+        let mut tasks: Vec<(usize, Task)> = self.over_bytes(&mut absorbed);
         let mut groups = self.groups(&absorbed);
-        let mut tasks: Vec<(usize, Task)> = Vec::new();
         // Later products first: what they add to their result is then there already.
         for mut product in products.into_iter().rev() {
             let mut at = product.node;
@@ -160,7 +165,31 @@ impl<'g> Fusion<'g> {
         tasks.into_iter().map(|(_, task)| task).collect()
     }
 
-    fn is_output(&self, id: ValueId) -> bool {
+    /// Products of bytes and tables, each where its result is made.
+    fn over_bytes(&self, absorbed: &mut [bool]) -> Vec<(usize, Task)> {
+        let (mut tasks, mut before) = (Vec::new(), Vec::new());
+        for (i, node) in self.graph.nodes.iter().enumerate() {
+            if let Some(integer) = self.integer(i, absorbed, &mut before) {
+                let at = self.producer[integer.output.index()].unwrap_or(i);
+                tasks.push((at, Task::Integer(integer)));
+            } else if let Some(cast) = node.inputs.get(1).and_then(|index| self.producer[index.index()])
+                && let Some(bytes) = table_index(self.graph, node, &self.graph.nodes[cast])
+            {
+                absorbed[i] = true;
+                before.push(cast);
+                tasks.push((i, Task::Lookup(i, bytes)));
+            }
+        }
+        // What only they read is not made.
+        before.sort_unstable();
+        for &at in before.iter().rev() {
+            let unread = |id: &ValueId| !self.is_output(*id) && self.users[id.index()].iter().all(|&u| absorbed[u]);
+            absorbed[at] = absorbed[at] || self.graph.nodes[at].outputs.iter().all(unread);
+        }
+        tasks
+    }
+
+    pub(super) fn is_output(&self, id: ValueId) -> bool {
         self.graph.outputs.contains(&id)
     }
 
@@ -338,7 +367,7 @@ impl<'g> Fusion<'g> {
 }
 
 /// One constant number for each index of `axis`.
-fn channels(graph: &Graph, id: ValueId, shape: &[usize], axis: usize) -> Option<Vec<f32>> {
+pub(super) fn channels(graph: &Graph, id: ValueId, shape: &[usize], axis: usize) -> Option<Vec<f32>> {
     let tensor = graph.value(id).constant.as_ref()?;
     let n = shape[axis];
     if let Some(value) = scalar(graph, id) {

@@ -8,9 +8,11 @@
 //!
 //! Everything is in the order of the graph; nothing depends on hashing, time or the host.
 
+mod bytes;
 mod control;
 mod elementwise;
 mod fuse;
+mod integer;
 mod movement;
 mod peephole;
 mod place;
@@ -159,6 +161,14 @@ impl<'g> Lowering<'g> {
     fn task(&mut self, task: &Task) -> Result<(), LowerError> {
         match task {
             Task::Product(product) => self.product(product),
+            Task::Integer(integer) => self.integer(integer),
+            Task::Lookup(index, bytes) => {
+                let node = &self.graph.nodes[*index];
+                if let Some(table) = self.graph.value(node.inputs[0]).constant.clone() {
+                    self.lookup(&table, *bytes, node.outputs[0]);
+                }
+                Ok(())
+            }
             Task::Chain(chain) => self.chain(chain),
             Task::Node(index) => {
                 let graph: &'g Graph = self.graph;
