@@ -135,6 +135,22 @@ fn describe(plan: &Plan<'_>, step: &Step) -> (&'static str, String, u64) {
         Step::Pool(s) => ("pool", format!("{:?} {} planes, {}", s.kind, s.planes, window(&s.window)), 0),
         Step::Reduce(s) => ("reduce", format!("{:?} {}x{}x{}", s.kind, s.outer, s.len, s.inner), 0),
         Step::Softmax(s) => ("softmax", format!("{}x{}x{}", s.outer, s.len, s.inner), 0),
+        Step::IntGemm(s) => {
+            let what = format!("{}x {}x{}x{} {:?} -> {:?}", s.batch, s.m, s.n, s.k, s.packing, s.after.dtype);
+            ("int gemm", what, 2 * u64::from(s.batch) * u64::from(s.m) * u64::from(s.n) * u64::from(s.k))
+        }
+        Step::IntConv(s) => {
+            let what =
+                format!("{} groups, {} -> {}, {} -> {:?}", s.groups, s.ic, s.oc, window(&s.window), s.after.dtype);
+            let planes = u64::from(s.batch) * u64::from(s.groups) * u64::from(s.oc);
+            ("int conv", what, 2 * planes * s.window.pixels() * s.depth())
+        }
+        Step::IntDepthwise(s) => {
+            let what = format!("{} planes, {} -> {:?}", s.planes, window(&s.window), s.after.dtype);
+            let planes = u64::from(s.batch) * u64::from(s.planes);
+            ("int depthwise", what, 2 * planes * s.window.pixels() * s.window.taps())
+        }
+        Step::Lookup(s) => ("lookup", format!("{} bytes", s.count), 0),
     }
 }
 

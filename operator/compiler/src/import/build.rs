@@ -1,7 +1,9 @@
 //! Builds the graph node by node: every operation passes the shape rule, and is evaluated at once when all it reads is known.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::qdq::Dequantized;
 use crate::eval;
 use crate::ir::{BinaryOp, DType, Data, Graph, Node, Op, Tensor, UnaryOp, Value, ValueId};
 use crate::shape::{self, Typed};
@@ -50,6 +52,8 @@ pub(crate) struct Builder {
     pub(crate) operator: String,
     /// Nodes of what is around the body that is being built, see [`super::body`].
     pub(super) outside: Vec<Vec<Node>>,
+    /// What is known to be dequantised, by its f32 value.
+    pub(crate) dequantized: BTreeMap<ValueId, Dequantized>,
     operations: usize,
     budget: u64,
 }
@@ -61,6 +65,7 @@ impl Default for Builder {
             label: String::new(),
             operator: String::new(),
             outside: Vec::new(),
+            dequantized: BTreeMap::new(),
             operations: 0,
             budget: FOLD_BUDGET,
         }
@@ -97,6 +102,15 @@ impl Builder {
 
     /// Adds an operation, or what it evaluates to.
     pub(crate) fn apply(&mut self, op: Op, inputs: &[ValueId], wanted: Option<Typed>) -> Result<Vec<ValueId>> {
+        if !inputs.iter().any(|id| self.dequantized.contains_key(id)) {
+            return self.add(op, inputs, wanted);
+        }
+        let made = self.add(op.clone(), inputs, wanted.clone())?;
+        self.carry_dequantized(&op, inputs, &made, wanted.as_ref());
+        Ok(made)
+    }
+
+    fn add(&mut self, op: Op, inputs: &[ValueId], wanted: Option<Typed>) -> Result<Vec<ValueId>> {
         self.operations += 1;
         if self.operations > MAX_OPERATIONS {
             return unsupported(format!("the model has more than {MAX_OPERATIONS} operations"));

@@ -12,6 +12,7 @@ mod findings;
 mod inputs;
 mod ops;
 mod prune;
+mod qdq;
 mod tensor;
 
 use std::collections::{BTreeMap, BTreeSet};

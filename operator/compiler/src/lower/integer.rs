@@ -55,6 +55,9 @@ pub(super) enum After {
     Bytes { dtype: DType, factors: Vec<f32>, zero: i32, low: i32, high: i32 },
 }
 
+/// Type, zero point, smallest and largest result.
+type Ends = (DType, i32, i32, i32);
+
 /// Which channel axis the constants behind a product are read along.
 pub(super) fn axis(graph: &Graph, node: &Node) -> Option<usize> {
     let rank = graph.value(*node.outputs.first()?).shape.len();
@@ -236,7 +239,7 @@ impl Fusion<'_> {
     }
 
     /// `Round`, `Add`, `Max`, `Min` with constants, and `Cast` to bytes: type, zero point and bounds.
-    fn requantized(&self, id: ValueId) -> Option<(Vec<usize>, (DType, i32, i32, i32))> {
+    fn requantized(&self, id: ValueId) -> Option<(Vec<usize>, Ends)> {
         let graph = self.graph;
         let mut taken = vec![self.only_user(id)?];
         let round = &graph.nodes[taken[0]];

@@ -12,7 +12,7 @@ mod pick;
 mod pool;
 mod product;
 mod qlinear;
-mod quantize;
+pub(super) mod quantize;
 mod recurrent;
 mod reduce;
 mod resize;

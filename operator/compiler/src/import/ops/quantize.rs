@@ -7,6 +7,7 @@ use crate::ir::{BinaryOp, DType, Op, ReduceKind, UnaryOp, ValueId};
 
 use super::super::build::{Builder, Result, invalid, unsupported};
 use super::super::call::{Call, extent};
+use super::super::qdq::{Dequantized, Target};
 
 /// Scale or zero point in the shape that broadcasts over `x`.
 fn spread(call: &mut Call<'_, '_>, parameter: ValueId, x: ValueId) -> Result<ValueId> {
@@ -46,7 +47,7 @@ fn repeat(b: &mut Builder, x: ValueId, axis: usize, block: usize, shape: Vec<usi
 }
 
 /// The ends of a type that numbers are quantised to.
-pub(super) fn range(dtype: DType) -> Result<(f64, f64)> {
+pub(in crate::import) fn range(dtype: DType) -> Result<(f64, f64)> {
     match dtype {
         DType::U8 => Ok((0.0, 255.0)),
         DType::I8 => Ok((-128.0, 127.0)),
@@ -58,7 +59,18 @@ pub(super) fn range(dtype: DType) -> Result<(f64, f64)> {
 
 /// `saturate(round(x) + zero)`; `x` is divided already, `zero` in the shape that broadcasts.
 pub(super) fn round_to(b: &mut Builder, x: ValueId, zero: Option<ValueId>, dtype: DType) -> Result<ValueId> {
-    let (low, high) = range(dtype)?;
+    let ends = range(dtype)?;
+    round_within(b, x, zero, dtype, ends)
+}
+
+/// As [`round_to`], held between numbers of the type.
+pub(in crate::import) fn round_within(
+    b: &mut Builder,
+    x: ValueId,
+    zero: Option<ValueId>,
+    dtype: DType,
+    (low, high): (f64, f64),
+) -> Result<ValueId> {
     let mut y = b.unary(UnaryOp::Round, x)?;
     if let Some(zero) = zero.filter(|z| !is_zero(b, *z)) {
         let zero = b.cast(zero, DType::F32)?;
@@ -85,8 +97,14 @@ pub(super) fn centred(b: &mut Builder, x: ValueId, zero: Option<ValueId>) -> Res
 }
 
 /// A zero point that is known to be 0 everywhere.
-pub(super) fn is_zero(b: &Builder, zero: ValueId) -> bool {
+pub(in crate::import) fn is_zero(b: &Builder, zero: ValueId) -> bool {
     b.known(zero).is_some_and(|t| t.dtype != DType::F32 && t.ints().iter().all(|z| *z == 0))
+}
+
+/// One scale and one zero point for all.
+fn single(b: &Builder, scale: ValueId, zero: Option<ValueId>) -> bool {
+    let one = |id: ValueId| b.shape(id).iter().product::<usize>() == 1;
+    one(scale) && zero.is_none_or(one)
 }
 
 /// `saturate(round(x ÷ scale) + zero)`
@@ -102,6 +120,12 @@ pub(super) fn quantize(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
         },
     };
     range(dtype)?;
+    if call.b.dtype(x) == DType::F32 && single(call.b, scale, zero) {
+        let scale = call.b.cast(scale, DType::F32)?;
+        if let Some(y) = call.b.requantize_dequantized(x, Target { scale, zero, dtype })? {
+            return Ok(vec![y]);
+        }
+    }
     let x = call.b.cast(x, DType::F32)?;
     let scale = call.b.cast(scale, DType::F32)?;
     let scale = spread(call, scale, x)?;
@@ -117,11 +141,18 @@ pub(super) fn dequantize(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
     if dtype != DType::I32 {
         range(dtype)?;
     }
-    let zero = call.optional(2).map(|zero| spread(call, zero, x)).transpose()?;
-    let y = centred(call.b, x, zero)?;
     let scale = call.b.cast(scale, DType::F32)?;
-    let scale = spread(call, scale, x)?;
-    Ok(vec![call.b.binary(BinaryOp::Mul, y, scale)?])
+    let given = call.optional(2);
+    let zero = given.map(|zero| spread(call, zero, x)).transpose()?;
+    let y = centred(call.b, x, zero)?;
+    let factor = spread(call, scale, x)?;
+    let y = call.b.binary(BinaryOp::Mul, y, factor)?;
+    if call.int("block_size", 0) == 0 {
+        let rank = call.b.rank(x);
+        let axis = if single(call.b, scale, given) { None } else { Some(call.axis(call.int("axis", 1), rank)?) };
+        call.b.note_dequantized(y, Dequantized { bytes: x, scale, zero: given, axis });
+    }
+    Ok(vec![y])
 }
 
 /// `x → y (u8), scale, zero (u8)`: a range that holds the smallest, the largest and 0. Where all is 0 the scale is 1, as in ONNX
