@@ -15,6 +15,7 @@ import onnxruntime as ort
 import cases
 import networks
 import other_networks
+import quantised
 
 ROUNDS = 3
 
@@ -35,7 +36,7 @@ def peer(content, given):
 def main():
     words, theirs, failed = sys.argv[1:], {}, False
     with tempfile.TemporaryDirectory() as directory:
-        for make in networks.ALL + other_networks.ALL:
+        for make in networks.ALL + other_networks.ALL + quantised.ALL:
             net = make()
             if words and not any(word in net.name for word in words):
                 continue
