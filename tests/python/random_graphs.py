@@ -157,10 +157,23 @@ def grow(seed, proposals):
         constants = dict(graph.constants)
         try:
             proposals[graph.r.integers(len(proposals))](graph)
-        except Refused:
-            graph.constants = constants
-        except Exception as error:  # ONNX Runtime has not every operator for every type; it says so in its own exceptions
-            if "onnxruntime" not in type(error).__module__:
+        except Exception as error:
+            # ONNX Runtime has not every operator for every type.
+            if not (isinstance(error, Refused) or of_runtime(error)):
                 raise
             graph.constants = constants
+    while graph.nodes:
+        try:
+            graph.whole()
+            break
+        except Exception as error:
+            # What it infers of a whole graph is not always what its nodes give (a pool that rounds up): it refuses its own answers.
+            if not of_runtime(error):
+                raise
+            graph.nodes.pop()
     return graph
+
+
+def of_runtime(error):
+    """Whether ONNX Runtime says no; its exceptions have no base of their own."""
+    return "onnxruntime" in type(error).__module__
