@@ -17,6 +17,9 @@ pub struct Facts {
     pub os: String,
     /// Rust's names, sorted, without those that the owner denies.
     pub cpu_features: Vec<String>,
+    /// The owner lets no native code in: only targets of Wasmtime's interpreter fit.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub interpreter: bool,
     /// Bytes that Ballast may use for guests.
     pub memory_bytes: u64,
     /// Bytes that Ballast may use for its store.

@@ -16,7 +16,12 @@ struct Builtin {
     facts: &'static [(&'static str, &'static str)],
     /// Idle and active W of a common box, where somebody published a measurement.
     power: Option<(&'static str, &'static str)>,
+    /// What it is for and how far it is tested (docs/hardware.md says how), as the annotation `kubernetes.io/description`.
+    description: &'static str,
 }
+
+/// Kubernetes' own name for it.
+const DESCRIPTION: &str = "kubernetes.io/description";
 
 const X86: &str = "x86_64-unknown-linux-musl";
 const ARM: &str = "aarch64-unknown-linux-musl";
@@ -44,6 +49,7 @@ const BUILTIN: &[Builtin] = &[
         speed: ("8", "6"),
         facts: &[],
         power: None,
+        description: "Any x86-64; tested on one with newer features denied.",
     },
     // psABI level 3: https://gitlab.com/x86-psABIs/x86-64-ABI. GFLOP/s: 2 GHz (Haswell and later) × 4 lanes × 2 × 2 pipes = 32,
     // of which 70 %, rounded down (measured here: 38). GB/s: one channel of DDR4-2133 (JESD79-4) gives 8 bytes × 2133 MT/s = 17,
@@ -60,6 +66,7 @@ const BUILTIN: &[Builtin] = &[
         speed: ("20", "10"),
         facts: &[],
         power: None,
+        description: "x86-64 since Haswell and Zen; tested.",
     },
     // Armv8.0-A with NEON. Both figures are those of its slowest common member, the Cortex-A53 below.
     Builtin {
@@ -71,6 +78,7 @@ const BUILTIN: &[Builtin] = &[
         speed: ("3", "2"),
         facts: &[],
         power: None,
+        description: "Any 64-bit Arm; tested under qemu-user.",
     },
     // Cortex-A53 and -A72 report the same features, so the owner says which it is: `[facts] cpu = "cortex-a72"`.
     // Cortex-A53. GFLOP/s: Arm publishes no rates for it (no optimisation guide; DDI 0500 has none); counted as 64 bits of
@@ -87,6 +95,7 @@ const BUILTIN: &[Builtin] = &[
         speed: ("3", "2"),
         facts: &[("cpu", "cortex-a53")],
         power: Some(("1.4", "3.7")),
+        description: "Raspberry Pi 3 and its like, which the owner names; tested under qemu-user.",
     },
     // Cortex-A72. GFLOP/s: one 128-bit fused multiply-add a cycle (Arm UAN 0016, Software Optimization Guide, ASIMD FP multiply
     // accumulate, Q-form), 8 FLOP; 1.5 GHz in a Raspberry Pi 4 = 12, of which 70 %, rounded down. GB/s: LPDDR4-3200 at 32 bit
@@ -101,6 +110,7 @@ const BUILTIN: &[Builtin] = &[
         speed: ("8", "4"),
         facts: &[("cpu", "cortex-a72")],
         power: Some(("2.7", "6.4")),
+        description: "Raspberry Pi 4 and its like, which the owner names; tested under qemu-user.",
     },
     // Cortex-A76. Dot product and half precision come with Armv8.2. GFLOP/s: two 128-bit fused multiply-adds a cycle (Arm
     // PJDOC-466751330, Software Optimization Guide; https://en.wikichip.org/wiki/flops), 16 FLOP; 2.4 GHz in a Raspberry Pi 5 = 38,
@@ -116,9 +126,11 @@ const BUILTIN: &[Builtin] = &[
         speed: ("25", "9"),
         facts: &[],
         power: Some(("3", "7")),
+        description: "Raspberry Pi 5 and others since Armv8.2 with dot product; tested under qemu-user.",
     },
-    // The portable interpreter: for CPUs without a code generator. Both figures were measured here, 0.21 and 0.65, and rounded
-    // down: a hundredth of native code on the same core. Slower cores will say so when they have measured themselves.
+    // The portable interpreter: for CPUs that no other target has code for. Measured by a gateway with `engine = "interpreter"`
+    // (`cargo xtask bench edge`, the same server): 0.24 GFLOP/s and 0.6 to 0.9 GB/s, rounded down; a hundredth of native code on
+    // the same core. Slower cores will say so when they have measured themselves.
     Builtin {
         name: "pulley64",
         triple: "pulley64",
@@ -128,6 +140,20 @@ const BUILTIN: &[Builtin] = &[
         speed: ("0.2", "0.5"),
         facts: &[],
         power: None,
+        description: "Interpreter for other 64-bit CPUs, and for owners who let no native code in; tested on x86-64.",
+    },
+    // The same with 32-bit pointers. Nothing was measured on such a machine: what was measured for pulley64 in the proportion of
+    // cortex-a53 to x86-64-v3 as measured on the same machine, 0.2 × 3 ÷ 38 and 0.5 × 2 ÷ 42, rounded down.
+    Builtin {
+        name: "pulley32",
+        triple: "pulley32",
+        features: &[],
+        memory: "64Mi",
+        priority: -1000,
+        speed: ("0.01", "0.02"),
+        facts: &[],
+        power: None,
+        description: "Interpreter for 32-bit CPUs; compiled and checked, never run: untested.",
     },
 ];
 
@@ -136,7 +162,11 @@ pub fn builtin_targets() -> Vec<HardwareTarget> {
     BUILTIN
         .iter()
         .map(|b| HardwareTarget {
-            metadata: ObjectMeta { name: Some(b.name.to_owned()), ..ObjectMeta::default() },
+            metadata: ObjectMeta {
+                name: Some(b.name.to_owned()),
+                annotations: Some([(DESCRIPTION.to_owned(), b.description.to_owned())].into()),
+                ..ObjectMeta::default()
+            },
             spec: HardwareTargetSpec {
                 triple: b.triple.to_owned(),
                 cpu_features: b.features.iter().map(|&f| f.to_owned()).collect(),

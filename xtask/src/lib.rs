@@ -9,6 +9,7 @@ pub mod conformance;
 pub mod demo;
 pub mod differential;
 pub mod fuzz;
+pub mod hardware;
 pub mod process;
 pub mod python;
 pub mod safetensors;

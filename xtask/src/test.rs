@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use crate::demo::prerequisites;
 use crate::process::{self, Group, interrupted, run};
-use crate::{bans, conformance, differential, python, workspace};
+use crate::{bans, conformance, differential, hardware, python, workspace};
 
 /// `cargo xtask test`.
 #[derive(Debug, Args)]
@@ -33,7 +33,7 @@ const ONE: Tally = Tally { passed: 1, failed: 0 };
 type Phase = (&'static str, fn() -> Result<Tally>);
 
 /// In order: what is fast first; the environment before the tests that use it; the demo last.
-const PHASES: [Phase; 13] = [
+const PHASES: [Phase; 14] = [
     ("tools", tools),
     ("format", format),
     ("bans", bans),
@@ -45,6 +45,7 @@ const PHASES: [Phase; 13] = [
     ("conformance", conformance),
     ("differential", differential),
     ("python checks", python_checks),
+    ("hardware", || hardware::run().map(|()| ONE)),
     ("demo", demo),
     ("demo can fail", demo_can_fail),
 ];
@@ -94,11 +95,12 @@ pub fn all(options: Options) -> Result<ExitCode> {
 }
 
 fn tools() -> Result<Tally> {
-    if !prerequisites::has_wasm_target() {
+    if !prerequisites::has_target(prerequisites::WASM_TARGET) {
         run(Command::new("rustup").current_dir(workspace::root()).args(["target", "add", prerequisites::WASM_TARGET]))?;
     }
     prerequisites::check(None)?;
     python::environment()?;
+    hardware::tools()?;
     Ok(ONE)
 }
 

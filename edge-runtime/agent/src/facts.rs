@@ -5,16 +5,15 @@ use std::path::Path;
 use ballast_bundle::protocol::{Facts, Speed};
 use ballast_sandbox::EngineProfile;
 
-use crate::config::Config;
+use crate::config::{Config, EngineKind};
 
 /// Facts now; `speed` is known after the first runner.
 pub(crate) fn gather(config: &Config, state: &Path, speed: Option<Speed>) -> Facts {
-    let mut cpu_features = cpu_features();
-    cpu_features.retain(|f| !config.cpu_features.deny.contains(f));
     Facts {
         arch: std::env::consts::ARCH.to_owned(),
         os: std::env::consts::OS.to_owned(),
-        cpu_features,
+        cpu_features: allowed_features(config),
+        interpreter: config.engine == EngineKind::Interpreter,
         memory_bytes: memory_budget(config),
         disk_bytes: disk_budget(config, state),
         agent: env!("CARGO_PKG_VERSION").to_owned(),
@@ -22,6 +21,13 @@ pub(crate) fn gather(config: &Config, state: &Path, speed: Option<Speed>) -> Fac
         speed,
         extra: config.facts.clone(),
     }
+}
+
+/// What the CPU has and the owner does not deny, sorted.
+pub(crate) fn allowed_features(config: &Config) -> Vec<String> {
+    let mut features = cpu_features();
+    features.retain(|f| !config.cpu_features.deny.contains(f));
+    features
 }
 
 /// Bytes for all guests together.

@@ -12,6 +12,7 @@ use crate::driver::{Board, Driver, Input, Parts};
 use crate::fetch::Source;
 use crate::identity::Enrolled;
 use crate::metrics::Metrics;
+use crate::runner::Allowed;
 use crate::serve::{BodyLimits, Router, Server, bind, service};
 use crate::state::{BLOBS, StateDir};
 use crate::store::Store;
@@ -54,7 +55,7 @@ pub(crate) async fn run(config: Config, dir: StateDir) -> anyhow::Result<()> {
         board: Arc::clone(&board),
         clock: Arc::clone(&clock),
         memory_budget: facts::memory_budget(&config),
-        denied: config.cpu_features.deny.clone(),
+        allowed: Allowed::by(&config),
         roots: enrolled.roots().clone(),
         target: in_force.as_ref().map(|p| p.target.clone()),
         send: send.clone(),

@@ -8,7 +8,9 @@ use ballast_bundle::{Contract, Digest, Floors, MAX_STATEMENT_BYTES, ReleaseNumbe
 use ballast_sandbox::{Engine, EngineProfile, Module};
 use serde::{Deserialize, Serialize};
 
+use crate::config::{Config, EngineKind};
 use crate::error::in_full;
+use crate::facts;
 use crate::identity::Roots;
 use crate::installed::{InstalledRunner, RunnerRecord};
 use crate::loaded::Unloadable;
@@ -25,17 +27,35 @@ const MAX_REJECTED: usize = 32;
 pub(crate) struct RunnerFile {
     format: u32,
     pub(crate) active: Option<RunnerRecord>,
-    /// Modules that were refused here; never tried again.
+    /// Modules that were refused here; not tried again under the same conditions.
     rejected: Vec<Digest>,
+    /// The conditions that they were refused under, see [`Allowed::conditions`].
+    #[serde(default)]
+    rejected_under: String,
     /// Of each target that this gateway ever had: below it, a runner is a replay.
     floors: BTreeMap<TargetName, ReleaseNumber>,
 }
 
 impl RunnerFile {
     pub(crate) fn read(dir: &StateDir) -> Result<Self, StateError> {
-        let empty =
-            || Self { format: crate::state::FORMAT, active: None, rejected: Vec::new(), floors: BTreeMap::new() };
-        Ok(dir.read(FILE)?.unwrap_or_else(empty))
+        Ok(dir.read(FILE)?.unwrap_or_else(|| Self {
+            format: crate::state::FORMAT,
+            active: None,
+            rejected: Vec::new(),
+            rejected_under: String::new(),
+            floors: BTreeMap::new(),
+        }))
+    }
+
+    /// What was refused on another CPU, or while its owner denied more, is forgotten: a memory card moves from board to board,
+    /// and a gateway that goes from one target to another and back needs the runner that it had.
+    pub(crate) fn under(mut self, allowed: &Allowed) -> Self {
+        let conditions = allowed.conditions();
+        if self.rejected_under != conditions {
+            self.rejected.clear();
+            self.rejected_under = conditions;
+        }
+        self
     }
 
     pub(crate) fn write(&self, dir: &StateDir) -> Result<(), StateError> {
@@ -80,6 +100,40 @@ fn damaged(error: BlobError) -> Unloadable {
     Unloadable { reason: FailureReason::VerificationFailed, message: in_full(&error) }
 }
 
+/// What the owner of this gateway lets in, and what its CPU has.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Allowed {
+    denied_features: Vec<String>,
+    interpreter_only: bool,
+    cpu_features: Vec<String>,
+}
+
+impl Allowed {
+    /// As configured.
+    pub(crate) fn by(config: &Config) -> Self {
+        Self {
+            denied_features: config.cpu_features.deny.clone(),
+            interpreter_only: config.engine == EngineKind::Interpreter,
+            cpu_features: facts::allowed_features(config),
+        }
+    }
+
+    /// Everything that whether a module can run here depends on, the module apart.
+    fn conditions(&self) -> String {
+        let engine = if self.interpreter_only { "interpreter" } else { "native" };
+        format!("{engine} {} {}", std::env::consts::ARCH, self.cpu_features.join(","))
+    }
+
+    /// Why code of this profile may not run here.
+    fn refuses(&self, profile: &EngineProfile) -> Option<String> {
+        if self.interpreter_only && !profile.is_pulley() {
+            return Some("the runner is native code, and the owner of this gateway lets none in".to_owned());
+        }
+        let feature = profile.cpu_features.iter().find(|f| self.denied_features.contains(f))?;
+        Some(format!("the runner uses {feature}, which the owner of this gateway denies"))
+    }
+}
+
 /// A runner, mapped and ready.
 #[derive(Debug)]
 pub(crate) struct Runner {
@@ -94,24 +148,24 @@ impl Runner {
         store: &Store,
         roots: &Roots,
         record: RunnerRecord,
-        denied: &[String],
+        allowed: &Allowed,
     ) -> Result<Self, Unloadable> {
         let bytes = store.read(&record.reference.statement, MAX_STATEMENT_BYTES).map_err(damaged)?;
         let installed = InstalledRunner::verify(&bytes, roots, record).map_err(unfit)?;
-        Self::load(store, installed, denied)
+        Self::load(store, installed, allowed)
     }
 
     /// Maps the module. Its bytes are verified through the very file that is mapped.
-    pub(crate) fn load(store: &Store, installed: InstalledRunner, denied: &[String]) -> Result<Self, Unloadable> {
+    pub(crate) fn load(store: &Store, installed: InstalledRunner, allowed: &Allowed) -> Result<Self, Unloadable> {
         let statement = &installed.statement;
         if statement.engine != EngineProfile::engine_version() {
             let has = EngineProfile::engine_version();
             return Err(unfit(format!("the runner was made for {}, and this is {has}", statement.engine)));
         }
-        if let Some(feature) = statement.cpu_features.iter().find(|f| denied.contains(f)) {
-            return Err(unfit(format!("the runner uses {feature}, which the owner of this gateway denies")));
-        }
         let profile = EngineProfile::new(&statement.triple, statement.cpu_features.clone());
+        if let Some(message) = allowed.refuses(&profile) {
+            return Err(unfit(message));
+        }
         if profile.hash() != statement.profile {
             return Err(unfit("the runner was made for other settings of the engine".to_owned()));
         }
@@ -149,6 +203,37 @@ mod tests {
     use ballast_bundle::Counter;
 
     use super::*;
+
+    #[test]
+    fn what_the_owner_denies_is_refused() {
+        let refused = |sets: &[&str], triple: &str| {
+            let sets: Vec<_> = sets.iter().map(|s| (*s).to_owned()).collect();
+            let empty = tempfile::NamedTempFile::new().unwrap();
+            let config = Config::load(Some(empty.path()), [], &sets).unwrap();
+            Allowed::by(&config).refuses(&EngineProfile::new(triple, ["avx2"]))
+        };
+        const X86: &str = "x86_64-unknown-linux-musl";
+        assert_eq!(refused(&[], X86), None);
+        assert!(refused(&["cpu_features.deny=avx,avx2"], X86).unwrap().contains("uses avx2"));
+        assert!(refused(&["engine=interpreter"], X86).unwrap().contains("native code"));
+        assert_eq!(refused(&["engine=interpreter"], "pulley64"), None);
+        assert_eq!(refused(&["engine=interpreter"], "pulley32"), None);
+    }
+
+    #[test]
+    fn a_refusal_holds_as_long_as_what_it_was_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = StateDir::lock(dir.path()).unwrap();
+        let read = |allowed: &Allowed| RunnerFile::read(&dir).unwrap().under(allowed);
+        let module = Digest::of(b"module");
+        let (new, old) = (Allowed { cpu_features: vec!["lse".into()], ..Allowed::default() }, Allowed::default());
+        let mut file = read(&old);
+        file.reject(module);
+        file.write(&dir).unwrap();
+        assert!(read(&old).refuses(&module), "the same CPU");
+        assert!(!read(&new).refuses(&module), "a newer one");
+        assert!(!read(&Allowed { interpreter_only: true, ..old.clone() }).refuses(&module), "another engine");
+    }
 
     /// A gateway that goes from one target to another and back does not forget what the first had.
     #[test]

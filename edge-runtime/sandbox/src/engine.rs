@@ -45,6 +45,13 @@ impl Engine {
         let mut config = Config::new();
         profile.configure(&mut config)?;
         if profile.is_pulley() {
+            let bits = if profile.is_32_bit() { 32 } else { 64 };
+            if bits != usize::BITS {
+                return Err(SandboxError::Incompatible(format!(
+                    "the profile is for an interpreter of {bits} bits, and this machine has {}",
+                    usize::BITS
+                )));
+            }
             config.target(&profile.triple).map_err(|e| SandboxError::Engine(text(&e)))?;
         } else if profile.arch() != std::env::consts::ARCH {
             return Err(SandboxError::Incompatible(format!(

@@ -66,7 +66,7 @@ impl EngineProfile {
         self.triple.split('-').next().unwrap_or_default()
     }
 
-    fn is_32_bit(&self) -> bool {
+    pub(crate) fn is_32_bit(&self) -> bool {
         self.arch() == "pulley32"
     }
 

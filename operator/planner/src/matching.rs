@@ -21,11 +21,13 @@ impl TargetSpec {
 
     /// Whether a gateway with these facts is of this class.
     pub fn matches(&self, facts: &Facts) -> bool {
-        let mut triple = self.spec.triple.split('-');
-        let arch = triple.next().unwrap_or_default();
-        let portable = arch == "pulley64";
+        let code = match self.spec.triple.split('-').next().unwrap_or_default() {
+            "pulley64" => interpreter_bits(&facts.arch) == Some(64),
+            "pulley32" => interpreter_bits(&facts.arch) == Some(32),
+            arch => arch == facts.arch && !facts.interpreter,
+        };
         facts.os == "linux"
-            && (portable || arch == facts.arch)
+            && code
             && self.spec.cpu_features.iter().all(|feature| facts.cpu_features.contains(feature))
             && self
                 .spec
@@ -33,6 +35,16 @@ impl TargetSpec {
                 .iter()
                 .flat_map(|matching| &matching.facts)
                 .all(|(key, value)| facts.extra.get(key) == Some(value))
+    }
+}
+
+/// Width of pointers, by Rust's `target_arch`, that the interpreter's bytecode is made for; none where bytes go the other way
+/// round. An architecture that nobody heard of is taken for one of today.
+fn interpreter_bits(arch: &str) -> Option<u32> {
+    match arch {
+        "s390x" | "sparc64" | "sparc" | "m68k" | "powerpc" => None,
+        "arm" | "csky" | "hexagon" | "mips" | "mips32r6" | "riscv32" | "x86" | "xtensa" => Some(32),
+        _ => Some(64),
     }
 }
 
@@ -82,9 +94,15 @@ mod tests {
             (facts("aarch64", &["neon", "crc"], &[("cpu", "cortex-a72")]), "cortex-a72"),
             (facts("aarch64", &["crc", "dotprod", "fp16", "lse", "neon", "rcpc", "rdm"], &[]), "cortex-a76"),
             (facts("riscv64", &[], &[]), "pulley64"),
+            (facts("arm", &["neon"], &[]), "pulley32"),
+            (facts("x86", &[], &[]), "pulley32"),
         ] {
             assert_eq!(name_of(&facts).as_deref(), Some(want), "{facts:?}");
+            let interpreter = if want == "pulley32" { want } else { "pulley64" };
+            let forced = Facts { interpreter: true, ..facts };
+            assert_eq!(name_of(&forced).as_deref(), Some(interpreter), "{forced:?}");
         }
+        assert_eq!(name_of(&facts("s390x", &[], &[])), None, "big-endian");
         assert_eq!(name_of(&Facts { os: "windows".to_owned(), ..facts("x86_64", V3, &[]) }), None);
     }
 

@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
-use super::{folder, machine, real_models};
+use super::{folder, machine};
 use crate::demo;
 use crate::demo::documents::{self, Deployment};
-use crate::demo::fleet::{Binaries, Fleet};
+use crate::demo::fleet::{Binaries, Fleet, Seat};
 use crate::process::{self, interrupted};
-use crate::workspace;
+use crate::{python, workspace};
 
 /// Between the newest that this machine is and the oldest that it can pretend to be.
 fn middle() -> String {
@@ -51,7 +51,7 @@ pub(super) fn run(binaries: Option<&Path>, rounds: u32) -> Result<ExitCode> {
             Binaries { edge: demo::build()?.edge, ..Binaries::of(&workspace::target_dir()?.join("release")) }
         }
     };
-    let (digits, cls) = (workspace::digits().join("models"), real_models()?.join("ppocr-cls.onnx"));
+    let (digits, cls) = (workspace::digits().join("models"), python::real_models()?.join("ppocr-cls.onnx"));
     let image = [("x".to_owned(), vec![1, 3, 48, 192])];
     println!("{}", machine());
     println!("from the file written to bundles signed for three targets, ms; the first includes the runners");
@@ -64,7 +64,7 @@ pub(super) fn run(binaries: Option<&Path>, rounds: u32) -> Result<ExitCode> {
         documents::put(&fleet.directory(), "middle.yaml", middle().as_bytes())?;
         fleet.add_gateway(false)?;
         fleet.add_gateway(true)?;
-        fleet.add_gateway_with(true, "[facts]\nclass = \"middle\"\n")?;
+        fleet.add(&Seat { held_back: true, sets: &["facts.class=middle"], ..Seat::default() })?;
         let mut round = Vec::new();
         for (name, file, shapes) in [
             ("first", digits.join("digits-1.0.0.onnx"), &[][..]),

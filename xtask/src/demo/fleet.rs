@@ -1,5 +1,6 @@
 //! The fleet on this machine: one operator, its directory, N gateways with their own state, ports and cables.
 
+use std::ffi::OsString;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::OwnedFd;
@@ -59,6 +60,9 @@ pub struct Gateway {
     pub cable: Cable,
     /// Denied newer CPU features, so that it needs another build.
     pub held_back: bool,
+    /// Arguments of `ballast-edge run`.
+    run: Vec<OsString>,
+    log: PathBuf,
     process: Process,
 }
 
@@ -67,6 +71,17 @@ impl Gateway {
     pub fn id(&self) -> u32 {
         self.process.id()
     }
+}
+
+/// How a gateway is started where that is not as the others are.
+#[derive(Debug, Clone, Default)]
+pub struct Seat<'a> {
+    /// Denied newer CPU features, so that it needs another build.
+    pub held_back: bool,
+    /// `--set KEY=VALUE`.
+    pub sets: &'a [&'a str],
+    /// A program and its first arguments instead of the fleet's `ballast-edge`: an emulator, for one.
+    pub program: &'a [OsString],
 }
 
 /// Everything that runs; ended when dropped.
@@ -146,11 +161,12 @@ impl Fleet {
 
     /// Enrols and starts one more gateway.
     pub fn add_gateway(&mut self, held_back: bool) -> Result<()> {
-        self.add_gateway_with(held_back, "")
+        self.add(&Seat { held_back, ..Seat::default() })
     }
 
-    /// The same with more lines of TOML at the end of its configuration.
-    pub fn add_gateway_with(&mut self, held_back: bool, more: &str) -> Result<()> {
+    /// The same for one that is not as the others are.
+    pub fn add(&mut self, seat: &Seat<'_>) -> Result<()> {
+        let held_back = seat.held_back;
         let name = format!("gateway-{}", self.gateways.len() + 1);
         let folder = self.root.join("gateways").join(&name);
         let state = folder.join("state");
@@ -177,14 +193,16 @@ max_backoff_seconds = 2
 
 [fetch]
 retry_seconds = 1
-
-{more}"
+"
         );
         let config_file = folder.join("edge.toml");
         fs::write(&config_file, config)?;
-        let output = Command::new(&self.binaries.edge)
+        let sets = || seat.sets.iter().flat_map(|set| ["--set", set]);
+        let output = self
+            .edge(seat.program)
             .args(["enroll", "--config"])
             .arg(&config_file)
+            .args(sets())
             .arg("--token")
             .arg(&token_file)
             .arg("--state")
@@ -192,13 +210,37 @@ retry_seconds = 1
             .output()
             .context("cannot start ballast-edge enroll")?;
         ensure!(output.status.success(), "{name} could not enrol: {}", String::from_utf8_lossy(&output.stderr).trim());
-        let mut command = Command::new(&self.binaries.edge);
-        command.arg("run").arg("--config").arg(&config_file);
-        let mut process = Process::start(&name, &mut command, &self.root.join(format!("logs/{name}.log")))?;
-        let http = self.wait_for_file(&state.join("http"), Some(&mut process))?;
-        let http =
-            http.trim_start_matches("http://").parse().with_context(|| format!("{name} says it serves at {http:?}"))?;
-        self.gateways.push(Gateway { name, http, cable, held_back, process });
+        let mut run: Vec<OsString> = vec!["run".into(), "--config".into(), config_file.into()];
+        run.extend(sets().map(OsString::from));
+        let log = self.root.join(format!("logs/{name}.log"));
+        let mut process = Process::start(&name, self.edge(seat.program).args(&run), &log)?;
+        let http = self.wait_until_served(&name, &state, &mut process)?;
+        self.gateways.push(Gateway { name, http, cable, held_back, run, log, process });
+        Ok(())
+    }
+
+    fn edge(&self, program: &[OsString]) -> Command {
+        let Some((program, arguments)) = program.split_first() else { return Command::new(&self.binaries.edge) };
+        let mut command = Command::new(program);
+        command.args(arguments);
+        command
+    }
+
+    fn wait_until_served(&mut self, name: &str, state: &Path, process: &mut Process) -> Result<SocketAddr> {
+        let http = self.wait_for_file(&state.join("http"), Some(process))?;
+        http.trim_start_matches("http://").parse().with_context(|| format!("{name} says it serves at {http:?}"))
+    }
+
+    /// Ends a gateway and starts it again by another program (see [`Seat::program`]), with the state that it had.
+    pub fn restart_gateway(&mut self, index: usize, program: &[OsString]) -> Result<()> {
+        ensure!(index < self.gateways.len(), "no such gateway");
+        // Taken out meanwhile: it is no failure that its process ended.
+        let mut gateway = self.gateways.remove(index);
+        ensure!(gateway.process.end(START), "{} did not end when asked to", gateway.name);
+        gateway.process = Process::start(&gateway.name, self.edge(program).args(&gateway.run), &gateway.log)?;
+        let state = self.root.join("gateways").join(&gateway.name).join("state");
+        gateway.http = self.wait_until_served(&gateway.name, &state, &mut gateway.process)?;
+        self.gateways.insert(index, gateway);
         Ok(())
     }
 

@@ -20,7 +20,7 @@ pub fn check(model: Option<&Path>) -> Result<()> {
     if !cfg!(any(target_arch = "x86_64", target_arch = "aarch64")) {
         missing.push("an x86-64 or aarch64 machine: the demo needs native code for two targets".to_owned());
     }
-    if !has_wasm_target() {
+    if !has_target(WASM_TARGET) {
         missing.push(format!("Rust's standard library for the Wasm guest: rustup target add {WASM_TARGET}"));
     }
     if !answers("cc", "--version") {
@@ -43,12 +43,12 @@ pub fn check(model: Option<&Path>) -> Result<()> {
     bail!("missing:\n  - {}", missing.join("\n  - "))
 }
 
-/// Whether the pinned toolchain can build the guest.
-pub fn has_wasm_target() -> bool {
+/// Whether the pinned toolchain can build for `target`.
+pub fn has_target(target: &str) -> bool {
     let output = Command::new("rustc").current_dir(workspace::root()).args(["--print", "sysroot"]).output();
     let Ok(output) = output else { return false };
     let sysroot = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
-    sysroot.join("lib/rustlib").join(WASM_TARGET).join("lib").is_dir()
+    sysroot.join("lib/rustlib").join(target).join("lib").is_dir()
 }
 
 /// Whether a program is there.

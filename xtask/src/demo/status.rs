@@ -69,6 +69,60 @@ pub struct TargetStatus {
     pub size_bytes: Option<u64>,
 }
 
+/// What `ballast gateways show` says of a gateway, as far as it is read here.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct GatewayStatus {
+    /// Its HardwareTarget, once it has one.
+    pub target: Option<String>,
+    /// What it reports of itself.
+    pub facts: GatewayFacts,
+    /// Of every release that it has or had.
+    pub reports: Vec<ReleaseReport>,
+}
+
+/// See [`GatewayStatus`].
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct GatewayFacts {
+    /// Measured by the gateway with its first runner.
+    pub speed: Option<Speed>,
+}
+
+/// Of one thread in the sandbox.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Speed {
+    /// f32 matrix product, GFLOP/s.
+    pub gflops: f64,
+    /// Streaming read, GB/s.
+    pub memory_bandwidth: f64,
+}
+
+/// See [`GatewayStatus`].
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ReleaseReport {
+    /// Which deployment's.
+    pub deployment: DeploymentName,
+    /// `spec.model.version`.
+    pub version: String,
+    /// `Active`, `Candidate`, `Fallback`; none when it is gone.
+    pub slot: Option<String>,
+    /// `Fetching`, … `Active`, `RolledBack`.
+    pub state: String,
+    /// For people.
+    pub message: Option<String>,
+}
+
+/// See [`ReleaseReport`].
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct DeploymentName {
+    /// `metadata.name`.
+    pub name: String,
+}
+
 impl Cli {
     /// `ballast …` with the socket.
     pub fn command(&self) -> Command {
@@ -97,6 +151,12 @@ impl Cli {
     pub fn status(&self, deployment: &str) -> Result<Status> {
         let text = self.run(&["rollout", "status", deployment, "-o", "json"])?;
         serde_json::from_str(&text).context("ballast rollout status -o json")
+    }
+
+    /// One gateway, by its name.
+    pub fn gateway(&self, name: &str) -> Result<GatewayStatus> {
+        let text = self.run(&["gateways", "show", name, "-o", "json"])?;
+        serde_json::from_str(&text).context("ballast gateways show -o json")
     }
 
     /// One release of it, once Ballast knows of it. Not being able to ask (the operator is down) is "not yet".

@@ -54,6 +54,12 @@ pub const KEYS: &[Key] = &[
     key("state", PATH, "`/var/lib/ballast`", "Directory for identity, slots and blobs. One process at a time uses it."),
     key("name", TEXT, "the host name", "A name for people, sent when the gateway enrols."),
     key(
+        "engine",
+        (Kind::Text, "`native` or `interpreter`"),
+        "`native`",
+        "`interpreter` lets no native code in: models run in Wasmtime's interpreter, about a hundred times slower, and the gateway is of the target `pulley64` (`pulley32` where pointers have 32 bits). For systems that forbid executable mappings, and to try that target out.",
+    ),
+    key(
         "serve.http",
         ADDRESS,
         "`127.0.0.1:8000`",

@@ -40,12 +40,24 @@ pub enum ConfigError {
 pub struct Config {
     pub state: PathBuf,
     pub name: Option<String>,
+    pub engine: EngineKind,
     pub serve: Serve,
     pub fetch: Fetch,
     pub limits: Limits,
     pub cpu_features: CpuFeatures,
     pub facts: BTreeMap<String, String>,
     pub sync: Sync,
+}
+
+/// What may run here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EngineKind {
+    /// Native code under the runtime role's signature.
+    #[default]
+    Native,
+    /// Bytecode for Wasmtime's interpreter only.
+    Interpreter,
 }
 
 /// `[serve]`
@@ -99,6 +111,7 @@ impl Default for Config {
         Self {
             state: PathBuf::from("/var/lib/ballast"),
             name: None,
+            engine: EngineKind::default(),
             serve: Serve::default(),
             fetch: Fetch::default(),
             limits: Limits::default(),
@@ -321,6 +334,7 @@ mod tests {
             ("", &[("BALLAST_EDGE_SERVE__HTPP", "x")], &[], "BALLAST_EDGE_SERVE__HTPP"),
             ("", &[], &["limits.memroy=1"], "limits.memroy"),
             ("", &[], &["limits.memory=lots"], "256Mi"),
+            ("", &[], &["engine=fast"], "expected `native` or `interpreter`"),
             ("", &[], &["serve.http"], "KEY=VALUE"),
             ("serve = ", &[], &[], "not valid TOML"),
             ("[serve]\nmax_connections = \"x\"", &[], &[], "wrong value"),

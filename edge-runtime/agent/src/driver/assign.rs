@@ -75,8 +75,8 @@ impl Driver {
             }
         };
         let module = installed.record.reference.module.digest;
-        let (store, denied, send) =
-            (Arc::clone(&self.parts.source.store), self.parts.denied.clone(), self.parts.send.clone());
+        let (store, allowed, send) =
+            (Arc::clone(&self.parts.source.store), self.parts.allowed.clone(), self.parts.send.clone());
         let served: Vec<(Machine, Vec<ReleaseRef>)> = self
             .machines
             .values()
@@ -90,7 +90,7 @@ impl Driver {
         let alone = self.runner.is_none();
         tokio::spawn(async move {
             let made = tokio::task::spawn_blocking(move || {
-                let runner = Arc::new(Runner::load(&store, installed, &denied)?);
+                let runner = Arc::new(Runner::load(&store, installed, &allowed)?);
                 let (mut all, mut left) = (Vec::new(), budget);
                 for (machine, releases) in &served {
                     for release in releases {

@@ -26,7 +26,7 @@ use crate::identity::Roots;
 use crate::installed::{Accepted, InstalledRelease, InstalledRunner};
 use crate::loaded::{Loaded, Prepared, Unloadable};
 use crate::metrics::Metrics;
-use crate::runner::{Runner, RunnerFile};
+use crate::runner::{Allowed, Runner, RunnerFile};
 use crate::serve::Router;
 use crate::state::{StateDir, StateError};
 use crate::store::{Reservation, Store};
@@ -142,7 +142,7 @@ pub(crate) struct Parts {
     pub(crate) board: Arc<Board>,
     pub(crate) clock: Arc<Clock>,
     pub(crate) memory_budget: u64,
-    pub(crate) denied: Vec<String>,
+    pub(crate) allowed: Allowed,
     pub(crate) roots: Roots,
     pub(crate) target: Option<TargetName>,
     pub(crate) send: mpsc::UnboundedSender<Input>,
@@ -170,9 +170,9 @@ pub(crate) struct Driver {
 impl Driver {
     /// Loads whatever is in the slots, so that it serves before anybody is asked.
     pub(crate) fn boot(parts: Parts) -> Result<Self, StateError> {
-        let runner_file = RunnerFile::read(&parts.dir)?;
+        let runner_file = RunnerFile::read(&parts.dir)?.under(&parts.allowed);
         let runner = runner_file.active.clone().and_then(|record| {
-            match Runner::again(&parts.source.store, &parts.roots, record, &parts.denied) {
+            match Runner::again(&parts.source.store, &parts.roots, record, &parts.allowed) {
                 Ok(runner) => Some(Arc::new(runner)),
                 Err(Unloadable { message: error, .. }) => {
                     tracing::error!(error, "the runner cannot be used; it is fetched again");

@@ -79,6 +79,24 @@ fn a_module_of_another_profile_of_tunables() {
     still_answers(&interpreter);
 }
 
+/// As far as `pulley32` is tested: the runner compiles, to the same bytes each time, for pointers of 32 bits.
+#[test]
+#[cfg(target_pointer_width = "64")]
+fn bytecode_for_32_bits_is_made_here_and_refused_here() {
+    let profile = EngineProfile::new("pulley32", [""; 0]);
+    let compile = || ballast_aot::precompile(ballast_aot::runner_for(&profile), &profile).unwrap();
+    let code = compile();
+    assert!(code == compile(), "compiling is not deterministic");
+    let interpreter = Engine::new(&EngineProfile::new("pulley64", [""; 0])).unwrap();
+    for engine in [engine(), &interpreter] {
+        let error = load_bytes(engine, &code).unwrap_err();
+        assert!(matches!(&error, SandboxError::Incompatible(why) if why.contains("pulley32")), "{error}");
+        still_answers(engine);
+    }
+    let error = Engine::new(&profile).unwrap_err();
+    assert!(matches!(&error, SandboxError::Incompatible(why) if why.contains("32 bits")), "{error}");
+}
+
 #[test]
 fn a_start_function_that_traps_or_never_ends() {
     let trap = refused(Guest { extra: "(func $start unreachable) (start $start)", ..Guest::default() });

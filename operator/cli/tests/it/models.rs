@@ -49,6 +49,19 @@ fn what_is_no_model_is_said_in_one_sentence() {
 }
 
 #[test]
+fn what_is_too_slow_in_the_interpreter_is_refused_for_it() {
+    let model = digits("models/digits-2.0.0.onnx");
+    let check = |target, deadline| ballast(["check", &model, "--target", target, "--deadline", deadline]);
+    assert_eq!(check("x86-64-v3", "2ms").code, Some(0));
+    assert_eq!(check("pulley64", "2s").code, Some(0));
+    let ran = check("pulley64", "2ms");
+    assert_eq!(ran.code, Some(3), "{}", ran.out);
+    assert!(ran.out.contains("DeadlineExceeded") && ran.out.contains("runtime.deadline is 2 ms"), "{}", ran.out);
+    // Compiled and checked as any other is.
+    assert_eq!(check("pulley32", "2s").code, Some(0));
+}
+
+#[test]
 fn a_model_answers_in_the_sandbox() {
     let (model, golden) = (digits("models/digits-2.0.0.onnx"), digits("golden.safetensors"));
     let answer = ballast(["infer", &model, "--golden", &golden, "-o", "json"]).json();
