@@ -5,6 +5,7 @@
 //! plan is proved against the evaluator.
 
 mod api;
+pub mod archive;
 pub mod cost;
 mod drive;
 pub mod eval;

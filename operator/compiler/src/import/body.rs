@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::ir::{Branch, DType, Graph, Node, Op, Repeat, Value, ValueId};
 
-use super::build::{Builder, Result};
+use super::build::{Builder, Result, unsupported};
 
 /// A repeat whose body was built.
 #[derive(Debug, Default)]
@@ -49,6 +49,7 @@ impl Builder {
         let own: Vec<ValueId> = rounds.carries.iter().map(|c| c.1).chain(rounds.scans.iter().map(|s| s.1)).collect();
         let outputs: Vec<ValueId> =
             rounds.carries.iter().map(|c| c.2).chain(rounds.stacked.iter().map(|s| s.0)).collect();
+        self.tensors(&outputs)?;
         let nodes = self.hoist(needed(nodes, &outputs), &own);
         let captured = self.captured(&nodes, &own, &outputs);
         let inputs: Vec<ValueId> = own.iter().chain(&captured).copied().collect();
@@ -68,6 +69,9 @@ impl Builder {
 
     /// Chooses between two bodies, each with what it gives.
     pub(crate) fn branch(&mut self, condition: ValueId, sides: [(Vec<Node>, Vec<ValueId>); 2]) -> Result<Vec<ValueId>> {
+        for (_, outputs) in &sides {
+            self.tensors(outputs)?;
+        }
         let [then, otherwise] = sides.map(|(nodes, outputs)| (needed(nodes, &outputs), outputs));
         let mut captured = self.captured(&then.0, &[], &then.1);
         for id in self.captured(&otherwise.0, &[], &otherwise.1) {
@@ -78,6 +82,14 @@ impl Builder {
         let [then, otherwise] = [then, otherwise].map(|(nodes, outputs)| self.body(nodes, &captured, &outputs));
         let given: Vec<ValueId> = [condition].into_iter().chain(captured).collect();
         self.apply(Op::Branch(Arc::new(Branch { then, otherwise })), &given, None)
+    }
+
+    /// What leaves a body that is kept must be tensors: sequences are the importer's.
+    fn tensors(&self, outputs: &[ValueId]) -> Result<()> {
+        if outputs.iter().any(|id| self.is_no_tensor(*id)) {
+            return unsupported("a sequence or an optional that is made under a condition that depends on data");
+        }
+        Ok(())
     }
 
     /// Moves what does not depend on the round in front of it.

@@ -54,6 +54,8 @@ pub(crate) struct Builder {
     pub(super) outside: Vec<Vec<Node>>,
     /// What is known to be dequantised, by its f32 value.
     pub(crate) dequantized: BTreeMap<ValueId, Dequantized>,
+    /// Values that are no tensors: the items of sequences, and `None` for an optional without a value.
+    lists: BTreeMap<ValueId, Option<Vec<ValueId>>>,
     operations: usize,
     budget: u64,
 }
@@ -66,6 +68,7 @@ impl Default for Builder {
             operator: String::new(),
             outside: Vec::new(),
             dequantized: BTreeMap::new(),
+            lists: BTreeMap::new(),
             operations: 0,
             budget: FOLD_BUDGET,
         }
@@ -114,6 +117,9 @@ impl Builder {
         self.operations += 1;
         if self.operations > MAX_OPERATIONS {
             return unsupported(format!("the model has more than {MAX_OPERATIONS} operations"));
+        }
+        if inputs.iter().any(|id| self.is_no_tensor(*id)) {
+            return unsupported("an input is a sequence or an empty optional, where a tensor was expected");
         }
         let typed: Vec<_> = inputs.iter().map(|id| (self.dtype(*id), self.shape(*id))).collect();
         let outputs = shape::outputs(&op, &typed, wanted.as_ref())?;
@@ -243,5 +249,62 @@ impl Builder {
         let mut shape = vec![1; rank];
         shape[axis] = self.graph.value(x).len();
         self.reshape(x, shape)
+    }
+
+    /// `len` indices of dimension `axis` from `start` on.
+    pub(crate) fn slice(&mut self, x: ValueId, axis: usize, start: usize, len: usize) -> Result<ValueId> {
+        let mut shape = self.shape(x).to_vec();
+        let mut starts = vec![0; shape.len()];
+        let (Some(first), Some(extent)) = (starts.get_mut(axis), shape.get_mut(axis)) else {
+            return invalid(format!("axis {axis} of a tensor of {} dimensions", shape.len()));
+        };
+        (*first, *extent) = (start, len);
+        let steps = vec![1; shape.len()];
+        let dtype = self.dtype(x);
+        self.one(Op::Slice { starts, steps }, &[x], Some((dtype, shape)))
+    }
+
+    pub(crate) fn concat(&mut self, parts: &[ValueId], axis: usize) -> Result<ValueId> {
+        self.one(Op::Concat { axis }, parts, None)
+    }
+
+    /// The numbers from 0 to `len` − 1, of f32 or an integer type.
+    pub(crate) fn numbers(&mut self, dtype: DType, len: usize) -> ValueId {
+        let tensor = match dtype {
+            DType::F32 => Tensor::f32(vec![len], (0..len).map(|i| i as f32).collect()),
+            _ => Tensor::int(dtype, vec![len], (0..len as i64).collect()),
+        };
+        self.constant(tensor)
+    }
+
+    /// The items of a sequence.
+    pub(crate) fn list(&self, id: ValueId) -> Option<&[ValueId]> {
+        self.lists.get(&id)?.as_deref()
+    }
+
+    /// Whether it is a sequence, or an optional without a value.
+    pub(crate) fn is_no_tensor(&self, id: ValueId) -> bool {
+        self.lists.contains_key(&id)
+    }
+
+    /// Whether it is an optional without a value.
+    pub(crate) fn is_absent(&self, id: ValueId) -> bool {
+        self.lists.get(&id).is_some_and(Option::is_none)
+    }
+
+    pub(crate) fn add_list(&mut self, items: Vec<ValueId>) -> ValueId {
+        self.no_tensor(Some(items))
+    }
+
+    pub(crate) fn add_absent(&mut self) -> ValueId {
+        self.no_tensor(None)
+    }
+
+    /// A value that stands for what is in `lists`; no operation may read it.
+    fn no_tensor(&mut self, items: Option<Vec<ValueId>>) -> ValueId {
+        let value = Value { name: self.label.clone(), dtype: DType::F32, shape: vec![0], constant: None };
+        let id = self.graph.add_value(value);
+        self.lists.insert(id, items);
+        id
     }
 }

@@ -56,6 +56,11 @@ fn nodes<'m>(
 
 /// What would do instead of an operator that is not known.
 pub fn nearest(domain: &str, operator: &str) -> Option<String> {
+    if domain == "ai.onnx.ml"
+        && let Some(advice) = ops::nearest_ml(operator)
+    {
+        return Some(advice.to_owned());
+    }
     let advice =
         match operator {
             "NonMaxSuppression" | "NonZero" | "Unique" | "Compress" => {
@@ -65,8 +70,6 @@ pub fn nearest(domain: &str, operator: &str) -> Option<String> {
             | "Bernoulli" => "answers must be reproducible; make the random numbers an input",
             "ImageDecoder" | "StringNormalizer" | "TfIdfVectorizer" | "StringSplit" | "StringConcat"
             | "RegexFullMatch" => "do it before the request",
-            "SequenceConstruct" | "SequenceAt" | "SequenceEmpty" | "SequenceInsert" | "ConcatFromSequence"
-            | "SplitToSequence" => "sequences have no fixed size; export with fixed shapes",
             _ if !domain.is_empty() => "it is not one of ONNX's own operators; export without runtime-specific fusion",
             _ => return None,
         };

@@ -73,6 +73,7 @@ impl<'m> Walk<'m> {
         let results = match handler {
             Handler::If => self.choose(&place, scopes),
             Handler::Loop => self.counted(&place, scopes),
+            Handler::SequenceMap => self.each(&place, scopes),
             Handler::Scan | Handler::Plain(_) => self.scan(&place, scopes),
         };
         (self.b.label, self.b.operator) = (label, operator);
@@ -150,6 +151,36 @@ impl<'m> Walk<'m> {
         }
         let outputs = self.b.branch(condition, [(then, given), (otherwise, others)])?;
         Ok(outputs.into_iter().map(Some).collect())
+    }
+
+    /// `SequenceMap`: the body once for each item. Inputs that are sequences give it one item each, tensors are the same for all.
+    fn each(&mut self, place: &Place<'_, 'm>, scopes: &mut Vec<Scope>) -> Result<Results> {
+        let body = self.graph(place, "body")?;
+        let Some(inputs) = all(place.inputs.clone()) else { return invalid("an input is missing") };
+        let lists: Vec<Option<Vec<ValueId>>> = inputs.iter().map(|id| self.b.list(*id).map(<[_]>::to_vec)).collect();
+        let Some(count) = lists.first().and_then(|l| l.as_ref()).map(Vec::len) else {
+            return invalid("its first input is no sequence");
+        };
+        if lists.iter().flatten().any(|l| l.len() != count) || body.inputs.len() != inputs.len() {
+            return invalid("inputs that do not fit its body");
+        }
+        let mut results: Vec<Option<Vec<ValueId>>> = vec![Some(Vec::new()); body.outputs.len()];
+        for item in 0..count {
+            let argument = |(id, list): (&ValueId, &Option<Vec<ValueId>>)| {
+                list.as_ref().map_or(Some(*id), |list| list.get(item).copied())
+            };
+            let Some(arguments) = inputs.iter().zip(&lists).map(argument).collect::<Option<Vec<_>>>() else {
+                return invalid("inputs that do not fit its body");
+            };
+            let mut made = self.walk_body(body, &arguments, place, scopes).into_iter();
+            for result in &mut results {
+                *result = result.take().zip(made.next().flatten()).map(|(mut list, made)| {
+                    list.push(made);
+                    list
+                });
+            }
+        }
+        Ok(results.into_iter().map(|list| list.map(|list| self.b.add_list(list))).collect())
     }
 
     fn counted(&mut self, place: &Place<'_, 'm>, scopes: &mut Vec<Scope>) -> Result<Results> {

@@ -26,6 +26,8 @@ pub struct OpenInput {
 pub struct Findings {
     /// Why the file is no model.
     pub not_onnx: Option<String>,
+    /// Files that hold the model's tensors and did not come along, or are not what the model says.
+    pub files: BTreeSet<String>,
     /// Contradictions inside the model.
     pub invalid: Vec<String>,
     /// Operators that are not supported.
@@ -62,7 +64,7 @@ impl Findings {
 
     /// The first reason in the order of [`VerdictReason`].
     pub fn reason(&self) -> VerdictReason {
-        if self.not_onnx.is_some() {
+        if self.not_onnx.is_some() || !self.files.is_empty() {
             VerdictReason::NotOnnx
         } else if !self.unsupported.is_empty() {
             VerdictReason::UnsupportedOperators
@@ -85,6 +87,10 @@ impl Findings {
         if let Some(why) = &self.not_onnx {
             out.push_str(why);
             out.push('\n');
+        }
+        if !self.files.is_empty() {
+            out.push_str("Tensors of the model lie in other files:\n");
+            list(&mut out, self.files.iter().cloned());
         }
         if !self.unsupported.is_empty() {
             let names: BTreeSet<&str> = self.unsupported.iter().map(|u| u.operator.as_str()).collect();

@@ -32,7 +32,7 @@ impl<'m> Walk<'m> {
         let given = |i: &ValueInfo| overrides.iter().find(|o| o.name == i.name);
         let named = self.named_dimensions(&inputs, given);
         for info in inputs {
-            let Some(dtype) = self.scalar_types(&info.name, info.data_type) else {
+            let Some(dtype) = self.element_type(info) else {
                 scope.insert(info.name.clone(), None);
                 continue;
             };

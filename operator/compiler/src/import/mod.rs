@@ -21,9 +21,9 @@ use std::sync::Arc;
 use build::{Builder, Problem};
 use call::{Call, Given};
 
-use crate::InputOverride;
 use crate::ir::{DType, Graph, ValueId};
 use crate::onnx::{self, Function, Node};
+use crate::{InputOverride, archive};
 
 pub use census::{Census, nearest};
 pub use findings::{Findings, OpenInput};
@@ -44,20 +44,37 @@ pub struct Imported {
     pub census: Census,
 }
 
-/// Reads a model and makes it static. `deny` are ONNX operators that the target must not be given.
+/// Reads a model and makes it static. `deny` are ONNX operators that the target must not be given. `bytes` may be an archive of a
+/// model and the files that its tensors lie in.
 pub fn import(bytes: &[u8], overrides: &[InputOverride], deny: &[String]) -> Result<Imported, Box<Findings>> {
     let mut findings = Findings::default();
-    let model = match onnx::parse(bytes) {
+    let parts = match archive::unpack(bytes) {
+        Ok(parts) => parts,
+        Err(e) => {
+            findings.not_onnx = Some(format!("The model's archive cannot be used: {e}."));
+            return Err(Box::new(findings));
+        }
+    };
+    let model = match onnx::parse(parts.model) {
         Ok(model) => model,
         Err(e) => {
-            findings.not_onnx = Some(findings::not_onnx(bytes, &e));
+            findings.not_onnx = Some(findings::not_onnx(parts.model, &e));
             return Err(Box::new(findings));
         }
     };
     let functions: Functions<'_> = model.functions.iter().map(|f| ((f.domain.as_str(), f.name.as_str()), f)).collect();
     let opset = model.opsets.iter().find(|(domain, _)| domain.is_empty()).map_or(1, |(_, version)| *version);
     let census = census::take(&model, &functions, deny, &mut findings);
-    let mut walk = Walk { b: Builder::default(), functions, opset, deny, findings, notes: Vec::new(), walked: 0 };
+    let mut walk = Walk {
+        b: Builder::default(),
+        files: parts.files,
+        functions,
+        opset,
+        deny,
+        findings,
+        notes: Vec::new(),
+        walked: 0,
+    };
     let mut scopes = vec![Scope::default()];
     if let Some(scope) = scopes.first_mut() {
         walk.initializers(&model.graph, scope);
@@ -90,6 +107,8 @@ type Scope = BTreeMap<String, Option<ValueId>>;
 
 struct Walk<'m> {
     b: Builder,
+    /// Beside the model, by path.
+    files: BTreeMap<String, &'m [u8]>,
     functions: Functions<'m>,
     opset: i64,
     deny: &'m [String],
@@ -104,7 +123,18 @@ impl<'m> Walk<'m> {
             self.findings.types.insert("a sparse constant".to_owned());
         }
         for proto in &graph.initializers {
-            let id = match tensor::tensor(proto) {
+            let tensor = match &proto.external {
+                Some(external) => match self.beside(external) {
+                    Ok(raw) => tensor::tensor(&onnx::Tensor { raw: Some(raw), external: None, ..proto.clone() }),
+                    Err(e) => {
+                        self.findings.files.insert(format!("constant {:?}: {e}", proto.name));
+                        scope.insert(proto.name.clone(), None);
+                        continue;
+                    }
+                },
+                None => tensor::tensor(proto),
+            };
+            let id = match tensor {
                 Ok(tensor) => Some(self.b.graph.add_constant(proto.name.clone(), Arc::new(tensor))),
                 Err(e) => {
                     self.findings.invalid.push(format!("constant {:?}: {e}", proto.name));
@@ -113,6 +143,36 @@ impl<'m> Walk<'m> {
             };
             scope.insert(proto.name.clone(), id);
         }
+    }
+
+    /// The bytes of a tensor in another file.
+    fn beside(&self, external: &onnx::External) -> Result<&'m [u8], String> {
+        let onnx::External { location, offset, length } = external;
+        let path = archive::safe_path(archive::canonical(location)).map_err(|e| e.to_string())?;
+        let Some(file) = self.files.get(path) else {
+            let there: Vec<_> = self.files.keys().map(|f| format!("{f:?}")).collect();
+            let there = if there.is_empty() {
+                "no other file came along".to_owned()
+            } else {
+                format!("there are {}", there.join(", "))
+            };
+            return Err(format!(
+                "it lies in the file {path:?}, and {there}; name it in the source's files ({{path: {path}, digest: sha256:...}}), or \
+                 make the source a .tar of the model and its files"
+            ));
+        };
+        let start = usize::try_from(*offset).ok();
+        let end = match length {
+            Some(length) => start.and_then(|s| s.checked_add(usize::try_from(*length).ok()?)),
+            None => Some(file.len()),
+        };
+        start.zip(end).and_then(|(start, end)| file.get(start..end)).ok_or_else(|| {
+            format!(
+                "it lies at byte {offset} of the file {path:?}, which ends after {} bytes; it is cut off, or belongs to \
+                 another model",
+                file.len()
+            )
+        })
     }
 
     fn nodes(&mut self, nodes: &'m [Node<'m>], given: Option<&Given<'m>>, scopes: &mut Vec<Scope>, depth: usize) {
@@ -176,12 +236,18 @@ impl<'m> Walk<'m> {
         if !all_known {
             return Vec::new();
         }
+        let no_tensor = inputs.iter().flatten().any(|id| self.b.is_no_tensor(*id));
+        if no_tensor && !(node.domain.is_empty() && ops::takes_lists(&node.op_type)) {
+            let detail = "an input is a sequence or an empty optional, where a tensor was expected".to_owned();
+            self.findings.unsupported(node, Some(detail));
+            return Vec::new();
+        }
         let result = match handler {
             ops::Handler::Plain(handler) => {
                 let mut call = Call { b: &mut self.b, node, given, inputs, opset: self.opset };
                 handler(&mut call).map(|ids| ids.into_iter().map(Some).collect())
             }
-            ops::Handler::If | ops::Handler::Loop | ops::Handler::Scan => {
+            ops::Handler::If | ops::Handler::Loop | ops::Handler::Scan | ops::Handler::SequenceMap => {
                 self.control(&handler, control::Place { node, given, inputs, depth }, scopes)
             }
         };
@@ -237,6 +303,12 @@ impl<'m> Walk<'m> {
                 self.findings.invalid.push(format!("two outputs are called {:?}", output.name));
             }
             match scopes.first().and_then(|s| s.get(&output.name)) {
+                Some(Some(id)) if self.b.is_no_tensor(*id) => {
+                    self.findings.types.insert(format!(
+                        "output {:?} is a sequence or an optional; make its tensors outputs of their own",
+                        output.name
+                    ));
+                }
                 Some(Some(id)) => {
                     self.b.graph.outputs.push(*id);
                     self.b.graph.output_names.push(output.name.clone());
@@ -257,11 +329,31 @@ impl<'m> Walk<'m> {
         self.notes.push(note);
     }
 
-    fn scalar_types(&mut self, name: &str, data_type: i32) -> Option<DType> {
+    /// The type of an input's elements.
+    fn element_type(&mut self, info: &onnx::ValueInfo) -> Option<DType> {
+        let (name, data_type) = (&info.name, info.data_type);
         let found = tensor::dtype(data_type);
         match found {
             None => {
-                self.findings.types.insert(format!("input {name:?} is of type {}", tensor::type_name(data_type)));
+                let advice = match info.kind {
+                    onnx::Kind::Tensor if data_type == 8 => {
+                        " of strings; encode them before the request and give numbers to the model"
+                    }
+                    onnx::Kind::Tensor => "",
+                    onnx::Kind::Sequence => "; make each of its tensors an input of its own",
+                    onnx::Kind::Map => "; make its values one tensor",
+                    onnx::Kind::Optional => "; export the model with the value always there, or without it",
+                    onnx::Kind::Sparse => "; make it a dense one",
+                };
+                let what = match info.kind {
+                    onnx::Kind::Tensor if data_type == 8 => "a tensor".to_owned(),
+                    onnx::Kind::Tensor => format!("of type {}", tensor::type_name(data_type)),
+                    onnx::Kind::Sequence => "a sequence".to_owned(),
+                    onnx::Kind::Map => "a map".to_owned(),
+                    onnx::Kind::Optional => "an optional".to_owned(),
+                    onnx::Kind::Sparse => "a sparse tensor".to_owned(),
+                };
+                self.findings.types.insert(format!("input {name:?} is {what}{advice}"));
             }
             Some(_) if matches!(data_type, 10 | 11 | 16) => {
                 self.note(format!("input {name:?} is {} in the model and FP32 here", tensor::type_name(data_type)));

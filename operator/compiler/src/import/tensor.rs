@@ -74,8 +74,12 @@ fn bfloat(bits: u16) -> f32 {
 
 /// The tensor, or why it cannot be used.
 pub(crate) fn tensor(proto: &onnx::Tensor<'_>) -> Result<Tensor, String> {
-    if proto.external {
-        return Err("its elements are in another file; save the model with everything in one file".to_owned());
+    if let Some(external) = &proto.external {
+        return Err(format!(
+            "its elements are in the file {:?}, which is read for initializers only; save the model with everything in one \
+             file",
+            external.location
+        ));
     }
     let dtype = dtype(proto.data_type).ok_or_else(|| format!("it is of type {}", type_name(proto.data_type)))?;
     let shape = proto

@@ -152,7 +152,30 @@ pub struct Tensor<'a> {
     /// double_data
     pub doubles: Vec<f64>,
     /// The elements are in another file.
-    pub external: bool,
+    pub external: Option<External>,
+}
+
+/// Where a tensor's elements are, when they are not in the model.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct External {
+    /// Path of the file, relative to the model's.
+    pub location: String,
+    /// First byte.
+    pub offset: u64,
+    /// Bytes; all that follow when it is not said.
+    pub length: Option<u64>,
+}
+
+/// What an input or output is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[allow(missing_docs)] // the names say it
+pub enum Kind {
+    #[default]
+    Tensor,
+    Sequence,
+    Map,
+    Optional,
+    Sparse,
 }
 
 /// Name and type of an input or output.
@@ -162,6 +185,8 @@ pub struct ValueInfo {
     pub name: String,
     /// `TensorProto.DataType`; 0 when it is no tensor, or not given.
     pub data_type: i32,
+    /// What it is; the type of its elements is a tensor's only.
+    pub kind: Kind,
     /// Given a shape at all.
     pub shape: Option<Vec<Dimension>>,
 }
@@ -316,6 +341,7 @@ fn attribute<'a>(mut message: Message<'a>, budget: &mut Budget, depth: usize) ->
 
 fn tensor(mut message: Message<'_>) -> Result<Tensor<'_>, OnnxError> {
     let mut tensor = Tensor::default();
+    let (mut external, mut is_external) = (External::default(), false);
     while let Some((number, field)) = message.next()? {
         match number {
             1 => field.ints_into(&mut tensor.dims)?,
@@ -325,11 +351,33 @@ fn tensor(mut message: Message<'_>) -> Result<Tensor<'_>, OnnxError> {
             8 => tensor.name = field.text()?,
             9 => tensor.raw = Some(field.bytes()?),
             10 => field.doubles_into(&mut tensor.doubles)?,
-            14 => tensor.external = field.int()? == 1,
+            13 => external_entry(field.message()?, &mut external)?,
+            14 => is_external = field.int()? == 1,
             _ => {}
         }
     }
+    tensor.external = is_external.then_some(external);
     Ok(tensor)
+}
+
+/// One key and its value. Others than these three (a checksum) say nothing that is needed.
+fn external_entry(mut message: Message<'_>, external: &mut External) -> Result<(), OnnxError> {
+    let (mut key, mut value) = (String::new(), String::new());
+    while let Some((number, field)) = message.next()? {
+        match number {
+            1 => key = field.text()?,
+            2 => value = field.text()?,
+            _ => {}
+        }
+    }
+    let number = || value.parse().map_err(|_| OnnxError::malformed("an offset or length in another file is no number"));
+    match key.as_str() {
+        "offset" => external.offset = number()?,
+        "length" => external.length = Some(number()?),
+        "location" => external.location = value,
+        _ => {}
+    }
+    Ok(())
 }
 
 fn value_info(mut message: Message<'_>, budget: &mut Budget) -> Result<ValueInfo, OnnxError> {
@@ -340,9 +388,13 @@ fn value_info(mut message: Message<'_>, budget: &mut Budget) -> Result<ValueInfo
             2 => {
                 let mut kinds = field.message()?;
                 while let Some((kind, field)) = kinds.next()? {
-                    // 1 is a tensor; sequences, maps, optionals and sparse tensors stay without a type.
-                    if kind == 1 {
-                        tensor_type(field.message()?, &mut info, budget)?;
+                    match kind {
+                        1 => tensor_type(field.message()?, &mut info, budget)?,
+                        4 => info.kind = Kind::Sequence,
+                        5 => info.kind = Kind::Map,
+                        8 => info.kind = Kind::Sparse,
+                        9 => info.kind = Kind::Optional,
+                        _ => {}
                     }
                 }
             }

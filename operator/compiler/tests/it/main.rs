@@ -3,6 +3,7 @@
 mod determinism;
 mod digits;
 mod every_operator;
+mod external;
 mod functions;
 mod hostile;
 mod operators;

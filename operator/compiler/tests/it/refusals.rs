@@ -144,7 +144,7 @@ fn types_that_are_not_supported_are_named() {
     let verdict = refused(model.model());
     assert_eq!(verdict.reason, VerdictReason::UnsupportedType);
     assert!(
-        verdict.message.contains("\"x\" is of type string") && verdict.message.contains("\"c\" is of type complex64")
+        verdict.message.contains("\"x\" is a tensor of strings") && verdict.message.contains("\"c\" is of type complex64")
     );
 }
 

@@ -2,7 +2,7 @@
 
 use crate::ir::{DType, Data, Op, Tensor, ValueId};
 
-use super::super::build::{Result, invalid, unsupported};
+use super::super::build::{Builder, Result, invalid, unsupported};
 use super::super::call::{Call, extent, resolve_axes};
 use super::super::tensor;
 
@@ -202,17 +202,20 @@ pub(super) fn split(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
     if sizes.iter().sum::<usize>() != shape[axis] || sizes.len() < outputs {
         return invalid(format!("parts {sizes:?} of shape {shape:?} along axis {axis}"));
     }
-    let dtype = call.b.dtype(x);
+    split_sizes(call.b, x, axis, &sizes)
+}
+
+/// Parts of these extents along `axis`, which must add up to its own.
+pub(super) fn split_sizes(b: &mut Builder, x: ValueId, axis: usize, sizes: &[usize]) -> Result<Vec<ValueId>> {
+    let extent = b.shape(x)[axis];
+    if sizes.iter().try_fold(0usize, |n, s| n.checked_add(*s)) != Some(extent) {
+        return invalid(format!("parts {sizes:?} of an extent of {extent}"));
+    }
     let mut start = 0;
-    let mut parts = Vec::with_capacity(outputs);
+    let mut parts = Vec::with_capacity(sizes.len());
     for size in sizes {
-        let mut starts = vec![0; shape.len()];
-        starts[axis] = start;
-        let mut out = shape.clone();
-        out[axis] = size;
+        parts.push(b.slice(x, axis, start, *size)?);
         start += size;
-        let op = Op::Slice { starts, steps: vec![1; shape.len()] };
-        parts.push(call.b.one(op, &[x], Some((dtype, out)))?);
     }
     Ok(parts)
 }

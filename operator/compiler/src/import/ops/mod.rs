@@ -3,10 +3,13 @@
 mod activations;
 mod attention;
 mod compose;
+mod contrib;
 mod elementwise;
 mod integer;
 mod layout;
+mod lists;
 mod loss;
+mod ml;
 mod normalize;
 mod pick;
 mod pool;
@@ -37,7 +40,14 @@ pub(super) enum Handler {
     Loop,
     /// See above.
     Scan,
+    /// By walking its body for each item.
+    SequenceMap,
 }
+
+/// Whether an operator takes sequences and optionals.
+pub(super) use lists::takes as takes_lists;
+/// What to do instead of an operator of `ai.onnx.ml` that cannot be supported.
+pub(super) use ml::nearest as nearest_ml;
 
 /// How an operator is imported; `None` when it is not known.
 pub(super) fn handler(domain: &str, operator: &str) -> Option<Handler> {
@@ -58,23 +68,8 @@ pub(super) fn handler(domain: &str, operator: &str) -> Option<Handler> {
     }
     let own = domain.is_empty();
     let plain: Plain = match operator {
-        "Gelu" if own || domain == "com.microsoft" => activations::gelu,
-        _ if domain == "com.microsoft" => match operator {
-            "QuantizeLinear" => quantize::quantize,
-            "DequantizeLinear" => quantize::dequantize,
-            "QLinearAdd" => qlinear::add,
-            "QLinearMul" => qlinear::mul,
-            "QLinearSigmoid" => qlinear::sigmoid,
-            "QLinearLeakyRelu" => qlinear::leaky_relu,
-            "QLinearSoftmax" => qlinear::softmax,
-            "QLinearAveragePool" => qlinear::average_pool,
-            "QLinearGlobalAveragePool" => qlinear::global_average_pool,
-            "QLinearConcat" => qlinear::concat,
-            "QGemm" => integer::q_gemm,
-            "MatMulIntegerToFloat" => integer::mat_mul_integer_to_float,
-            "DynamicQuantizeMatMul" => integer::dynamic_quantize_mat_mul,
-            _ => return None,
-        },
+        _ if domain == "com.microsoft" => contrib::handler(operator)?,
+        _ if domain == "ai.onnx.ml" => ml::handler(operator)?,
         _ if !own => return None,
         "If" => return Some(Handler::If),
         "Loop" => return Some(Handler::Loop),
@@ -132,6 +127,7 @@ pub(super) fn handler(domain: &str, operator: &str) -> Option<Handler> {
         "Identity" => elementwise::identity,
         "Dropout" => elementwise::dropout,
 
+        "Gelu" => activations::gelu,
         "Relu" => activations::relu,
         "LeakyRelu" => activations::leaky_relu,
         "PRelu" => activations::p_relu,
@@ -180,7 +176,7 @@ pub(super) fn handler(domain: &str, operator: &str) -> Option<Handler> {
         "InstanceNormalization" => normalize::instance,
         "LayerNormalization" => normalize::layer,
         "GroupNormalization" => normalize::group,
-        "RMSNormalization" => normalize::rms,
+        "RMSNormalization" | "SimplifiedLayerNormalization" => normalize::rms,
         "MeanVarianceNormalization" => normalize::mean_variance,
         "LpNormalization" => normalize::lp,
         "LRN" => normalize::local_response,
@@ -230,6 +226,19 @@ pub(super) fn handler(domain: &str, operator: &str) -> Option<Handler> {
         "OneHot" => pick::one_hot,
         "Trilu" => pick::trilu,
         "EyeLike" => pick::eye_like,
+
+        "SequenceConstruct" => lists::construct,
+        "SequenceEmpty" => lists::empty,
+        "SequenceAt" => lists::at,
+        "SequenceInsert" => lists::insert,
+        "SequenceErase" => lists::erase,
+        "SequenceLength" => lists::length,
+        "SplitToSequence" => lists::split,
+        "ConcatFromSequence" => lists::concat,
+        "SequenceMap" => return Some(Handler::SequenceMap),
+        "Optional" => lists::optional,
+        "OptionalHasElement" => lists::has_element,
+        "OptionalGetElement" => lists::get_element,
 
         "LSTM" => recurrent::lstm,
         "GRU" => recurrent::gru,

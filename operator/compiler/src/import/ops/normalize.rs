@@ -28,12 +28,12 @@ pub(super) fn batch(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
     Ok(vec![b.binary(BinaryOp::Add, y, shift)?])
 }
 
-fn mean_over(b: &mut Builder, x: ValueId, axes: &[usize]) -> Result<ValueId> {
+pub(super) fn mean_over(b: &mut Builder, x: ValueId, axes: &[usize]) -> Result<ValueId> {
     b.one(Op::Reduce { kind: ReduceKind::Mean, axes: axes.to_vec() }, &[x], None)
 }
 
 /// `(x − mean) ÷ √(var + ε)` over `axes`; also mean and `1 ÷ √(var + ε)`.
-fn standardize(b: &mut Builder, x: ValueId, axes: &[usize], epsilon: f64) -> Result<[ValueId; 3]> {
+pub(super) fn standardize(b: &mut Builder, x: ValueId, axes: &[usize], epsilon: f64) -> Result<[ValueId; 3]> {
     let mean = mean_over(b, x, axes)?;
     let centred = b.binary(BinaryOp::Sub, x, mean)?;
     let square = b.binary(BinaryOp::Mul, centred, centred)?;
@@ -70,17 +70,23 @@ pub(super) fn layer(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
     Ok(vec![y, mean, inverse])
 }
 
+/// `x ÷ √(mean(x²) + ε)` over `axes`; also `1 ÷ √(mean(x²) + ε)`.
+pub(super) fn root_mean_square(b: &mut Builder, x: ValueId, axes: &[usize], epsilon: f64) -> Result<[ValueId; 2]> {
+    let square = b.binary(BinaryOp::Mul, x, x)?;
+    let mean = mean_over(b, square, axes)?;
+    let root = b.with(BinaryOp::Add, mean, epsilon)?;
+    let root = b.unary(UnaryOp::Sqrt, root)?;
+    let inverse = b.unary(UnaryOp::Reciprocal, root)?;
+    Ok([b.binary(BinaryOp::Div, x, root)?, inverse])
+}
+
+/// Also old exporters' `SimplifiedLayerNormalization`, which has a second output.
 pub(super) fn rms(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
     let (x, scale) = (call.input(0)?, call.input(1)?);
     let (rank, epsilon) = (call.b.rank(x), call.float("epsilon", 1e-5));
     let first = call.axis(call.int("axis", -1), rank)?;
-    let b = &mut *call.b;
-    let square = b.binary(BinaryOp::Mul, x, x)?;
-    let mean = mean_over(b, square, &(first..rank).collect::<Vec<_>>())?;
-    let root = b.with(BinaryOp::Add, mean, epsilon)?;
-    let root = b.unary(UnaryOp::Sqrt, root)?;
-    let y = b.binary(BinaryOp::Div, x, root)?;
-    Ok(vec![b.binary(BinaryOp::Mul, y, scale)?])
+    let [y, inverse] = root_mean_square(call.b, x, &(first..rank).collect::<Vec<_>>(), epsilon)?;
+    Ok(vec![call.b.binary(BinaryOp::Mul, y, scale)?, inverse])
 }
 
 /// Scale and bias are per channel from operator set 21, per group before.

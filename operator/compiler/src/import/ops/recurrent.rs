@@ -1,18 +1,25 @@
-//! Recurrent layers, unrolled: sequences have a fixed length here. The product with the input is one for all steps.
+//! Recurrent layers. Sequences have a fixed length here: short ones are written out, longer ones repeat one step, whose states
+//! are what the loop carries. The product with the input is one for all steps.
 
-use crate::ir::{BinaryOp, DType, Op, UnaryOp, ValueId};
+mod cell;
+
+use crate::ir::{BinaryOp, DType, Op, ValueId};
 
 use super::super::build::{Builder, Result, invalid, unsupported};
 use super::super::call::Call;
+use super::activations;
 
-/// Most steps of one layer, both directions together: each is about twenty operations.
-const MAX_STEPS: usize = 1024;
+/// Steps that are written out: what is around them fuses with them.
+const MAX_UNROLLED: usize = 8;
 
 /// Which layer; gates in the order that ONNX packs them.
 #[derive(Clone, Copy, PartialEq)]
 enum Cell {
     /// input, output, forget, cell
-    Lstm,
+    Lstm {
+        /// The forget gate is what the input gate leaves.
+        input_forget: bool,
+    },
     /// update, reset, hidden
     Gru { linear_before_reset: bool },
     /// one
@@ -22,7 +29,7 @@ enum Cell {
 impl Cell {
     const fn gates(self) -> usize {
         match self {
-            Self::Lstm => 4,
+            Self::Lstm { .. } => 4,
             Self::Gru { .. } => 3,
             Self::Plain => 1,
         }
@@ -30,15 +37,16 @@ impl Cell {
 
     const fn activations(self) -> &'static [&'static str] {
         match self {
-            Self::Lstm => &["Sigmoid", "Tanh", "Tanh"],
-            Self::Gru { .. } => &["Sigmoid", "Tanh"],
-            Self::Plain => &["Tanh"],
+            Self::Lstm { .. } => &["sigmoid", "tanh", "tanh"],
+            Self::Gru { .. } => &["sigmoid", "tanh"],
+            Self::Plain => &["tanh"],
         }
     }
 }
 
 pub(super) fn lstm(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
-    layer(call, Cell::Lstm)
+    let input_forget = call.flag("input_forget", false);
+    layer(call, Cell::Lstm { input_forget })
 }
 
 pub(super) fn gru(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
@@ -50,21 +58,17 @@ pub(super) fn rnn(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
     layer(call, Cell::Plain)
 }
 
-/// `len` indices of dimension `axis` from `start` on.
-fn slice(b: &mut Builder, x: ValueId, axis: usize, start: usize, len: usize) -> Result<ValueId> {
-    let mut shape = b.shape(x).to_vec();
-    let mut starts = vec![0; shape.len()];
-    (starts[axis], shape[axis]) = (start, len);
-    let steps = vec![1; shape.len()];
-    let dtype = b.dtype(x);
-    b.one(Op::Slice { starts, steps }, &[x], Some((dtype, shape)))
-}
-
 /// One matrix of a stack, without the first dimension.
 fn pick(b: &mut Builder, x: ValueId, index: usize) -> Result<ValueId> {
     let shape = b.shape(x)[1..].to_vec();
-    let one = slice(b, x, 0, index, 1)?;
+    let one = b.slice(x, 0, index, 1)?;
     b.reshape(one, shape)
+}
+
+/// An activation by its name in lower case, with its parameters.
+struct Activation {
+    name: String,
+    parameters: Vec<f64>,
 }
 
 /// What only one direction reads.
@@ -75,30 +79,94 @@ struct Direction {
     recurrence: ValueId,
     /// `[gates · hidden]`: the recurrence's bias.
     bias: ValueId,
+    /// `[3 · hidden]`: input, output, forget.
+    peepholes: Option<ValueId>,
+    /// In ONNX's order: f, g, h.
+    activations: Vec<Activation>,
+    /// What goes into an activation is held within ± this.
+    clip: Option<f64>,
+    hidden: usize,
 }
 
-fn check(call: &Call<'_, '_>, cell: Cell, steps: usize, directions: usize) -> Result<()> {
-    for name in ["clip", "activation_alpha", "activation_beta", "input_forget"] {
-        if call.attribute(name).is_some() && (name != "input_forget" || call.flag(name, false)) {
-            return unsupported(name);
+impl Direction {
+    /// Clipped and activated.
+    fn activate(&self, b: &mut Builder, which: usize, x: ValueId) -> Result<ValueId> {
+        let mut x = x;
+        if let Some(clip) = self.clip {
+            x = b.with(BinaryOp::Max, x, -clip)?;
+            x = b.with(BinaryOp::Min, x, clip)?;
+        }
+        self.activate_only(b, which, x)
+    }
+
+    fn activate_only(&self, b: &mut Builder, which: usize, x: ValueId) -> Result<ValueId> {
+        match self.activations.get(which) {
+            Some(Activation { name, parameters }) => activations::named(b, name, x, parameters),
+            None => invalid("too few activations"),
         }
     }
-    if let Some(given) = call.attribute("activations") {
-        let wanted = cell.activations().iter().cycle().take(cell.activations().len() * directions);
-        if !given.texts.iter().copied().eq(wanted.map(|w| w.as_bytes())) {
-            return unsupported("other activations than Sigmoid and Tanh");
+
+    /// State times recurrence, and its bias, for columns `from .. from + len` of the gates.
+    fn recur(&self, b: &mut Builder, h: ValueId, from: usize, len: usize) -> Result<ValueId> {
+        let r = b.slice(self.recurrence, 1, from, len)?;
+        let bias = b.slice(self.bias, 0, from, len)?;
+        let product = b.one(Op::MatMul, &[h, r], None)?;
+        b.binary(BinaryOp::Add, product, bias)
+    }
+}
+
+/// The activations of all directions. Each takes as many of `activation_alpha` and `activation_beta`, in order, as it has
+/// parameters.
+fn activations(call: &Call<'_, '_>, cell: Cell, directions: usize) -> Result<Vec<Vec<Activation>>> {
+    let each = cell.activations().len();
+    let given = call.attribute("activations").map_or(&[][..], |a| &a.texts);
+    let names: Vec<String> = if given.is_empty() {
+        cell.activations().iter().cycle().take(each * directions).map(|n| (*n).to_owned()).collect()
+    } else {
+        given.iter().map(|n| String::from_utf8_lossy(n).to_ascii_lowercase()).collect()
+    };
+    if names.len() != each * directions {
+        return invalid(format!("{} activations", names.len()));
+    }
+    let list = |name: &str| call.attribute(name).map_or(&[][..], |a| &a.floats).iter().map(|x| f64::from(*x));
+    let (mut alphas, mut betas) = (list("activation_alpha"), list("activation_beta"));
+    let mut all = Vec::with_capacity(names.len());
+    for name in names {
+        let Some(count) = activations::parameters(&name) else {
+            return unsupported(format!("the activation {name:?}"));
+        };
+        let mut parameters = Vec::new();
+        if count > 0 {
+            parameters.extend(alphas.next());
         }
+        if count > 1 && !parameters.is_empty() {
+            parameters.extend(betas.next());
+        }
+        all.push(Activation { name, parameters });
     }
-    if call.known_ints(4)?.is_some_and(|lens| lens.iter().any(|l| *l != steps as i64)) {
-        return unsupported("sequences shorter than the input");
+    let mut all = all.into_iter();
+    Ok((0..directions).map(|_| all.by_ref().take(each).collect()).collect())
+}
+
+/// Which rows of the batch still have an element at each position: `None` where all have.
+fn lengths(call: &mut Call<'_, '_>, steps: usize, batch: usize) -> Result<Option<ValueId>> {
+    let Some(lens) = call.optional(4) else { return Ok(None) };
+    if let Some(known) = call.b.known(lens)
+        && known.ints().iter().all(|len| *len >= steps as i64)
+    {
+        return Ok(None);
     }
-    if call.optional(7).is_some() && cell == Cell::Lstm {
-        return unsupported("peepholes");
+    if call.b.shape(lens) != [batch] {
+        return invalid("sequence_lens that do not fit the batch");
     }
-    if steps.saturating_mul(directions) > MAX_STEPS {
-        return unsupported(format!("{steps} steps in {directions} directions; at most {MAX_STEPS} are unrolled"));
+    let lens = call.b.reshape(lens, vec![1, batch, 1])?;
+    let lens = call.b.cast(lens, DType::I32)?;
+    if steps >= 1 << 24 {
+        return unsupported(format!("{steps} steps"));
     }
-    Ok(())
+    let numbers = call.b.numbers(DType::I32, steps);
+    let numbers = call.b.reshape(numbers, vec![steps, 1, 1])?;
+    call.b.binary(BinaryOp::Less, numbers, lens).map(Some)
 }
 
 fn layer(call: &mut Call<'_, '_>, cell: Cell) -> Result<Vec<ValueId>> {
@@ -127,32 +195,19 @@ fn layer(call: &mut Call<'_, '_>, cell: Cell) -> Result<Vec<ValueId>> {
     {
         return invalid("weights that do not fit the input");
     }
-    check(call, cell, steps, directions)?;
+    let is_lstm = matches!(cell, Cell::Lstm { .. });
+    let mut activations = activations(call, cell, directions)?.into_iter();
+    let there = lengths(call, steps, batch)?;
     let (mut all, mut last_h, mut last_c) = (Vec::new(), Vec::new(), Vec::new());
     for (d, backward) in backward.into_iter().enumerate() {
-        let direction = direction(call, x, d, gates, hidden)?;
-        let mut h = state(call, 5, d, [batch, hidden], batch_first)?;
-        let mut c = if cell == Cell::Lstm { state(call, 6, d, [batch, hidden], batch_first)? } else { h };
-        let mut outputs = vec![h; steps];
-        for step in 0..steps {
-            let t = if backward { steps - 1 - step } else { step };
-            let given = pick(call.b, direction.inputs, t)?;
-            (h, c) = match cell {
-                Cell::Lstm => lstm_step(call.b, &direction, given, h, c, hidden)?,
-                Cell::Gru { linear_before_reset } => {
-                    (gru_step(call.b, &direction, given, h, hidden, linear_before_reset)?, c)
-                }
-                Cell::Plain => {
-                    let product = recur(call.b, &direction, h, 0, hidden)?;
-                    let sum = call.b.binary(BinaryOp::Add, given, product)?;
-                    (call.b.unary(UnaryOp::Tanh, sum)?, c)
-                }
-            };
-            outputs[t] = h;
-        }
+        let Some(activations) = activations.next() else { return invalid("too few activations") };
+        let direction = direction(call, x, d, [gates, hidden], activations)?;
+        let h = state(call, 5, d, [batch, hidden], batch_first)?;
+        let c = if is_lstm { state(call, 6, d, [batch, hidden], batch_first)? } else { h };
         let b = &mut *call.b;
-        let rows = outputs.into_iter().map(|y| b.reshape(y, vec![1, 1, batch, hidden])).collect::<Result<Vec<_>>>()?;
-        all.push(b.one(Op::Concat { axis: 0 }, &rows, None)?);
+        let run = if steps > MAX_UNROLLED { Direction::repeat } else { Direction::unroll };
+        let (rows, h, c) = run(&direction, b, cell, [h, c], there, backward)?;
+        all.push(b.reshape(rows, vec![steps, 1, batch, hidden])?);
         last_h.push(b.reshape(h, vec![1, batch, hidden])?);
         last_c.push(b.reshape(c, vec![1, batch, hidden])?);
     }
@@ -166,12 +221,20 @@ fn layer(call: &mut Call<'_, '_>, cell: Cell) -> Result<Vec<ValueId>> {
         }
     }
     let [h, c] = ends;
-    Ok(if cell == Cell::Lstm { vec![y, h, c] } else { vec![y, h] })
+    Ok(if is_lstm { vec![y, h, c] } else { vec![y, h] })
 }
 
-fn direction(call: &mut Call<'_, '_>, x: ValueId, d: usize, gates: usize, hidden: usize) -> Result<Direction> {
+fn direction(
+    call: &mut Call<'_, '_>,
+    x: ValueId,
+    d: usize,
+    [gates, hidden]: [usize; 2],
+    activations: Vec<Activation>,
+) -> Result<Direction> {
     let (w, r) = (call.input(1)?, call.input(2)?);
     let bias = call.optional(3);
+    let clip = call.attribute("clip").map(|a| f64::from(a.float)).filter(|clip| *clip > 0.0);
+    let peepholes = if gates == 4 { call.optional(7) } else { None };
     let b = &mut *call.b;
     let size = gates * hidden;
     let w = pick(b, w, d)?;
@@ -185,16 +248,23 @@ fn direction(call: &mut Call<'_, '_>, x: ValueId, d: usize, gates: usize, hidden
                 return invalid("a bias that does not fit");
             }
             let bias = pick(b, bias, d)?;
-            let early = slice(b, bias, 0, 0, size)?;
+            let early = b.slice(bias, 0, 0, size)?;
             inputs = b.binary(BinaryOp::Add, inputs, early)?;
-            slice(b, bias, 0, size, size)?
+            b.slice(bias, 0, size, size)?
         }
         None => {
             let zero = b.scalar(DType::F32, 0.0);
             b.expand(zero, vec![size])?
         }
     };
-    Ok(Direction { inputs, recurrence, bias })
+    let peepholes = match peepholes {
+        Some(p) if b.rank(p) != 2 || b.shape(p)[1] != 3 * hidden || b.shape(p)[0] <= d => {
+            return invalid("peepholes that do not fit");
+        }
+        Some(p) => Some(pick(b, p, d)?),
+        None => None,
+    };
+    Ok(Direction { inputs, recurrence, bias, peepholes, activations, clip, hidden })
 }
 
 /// The state at the start: given, or zeros.
@@ -207,7 +277,7 @@ fn state(call: &mut Call<'_, '_>, i: usize, d: usize, shape: [usize; 2], batch_f
             if batch_first {
                 x = call.b.transpose(x, vec![1, 0, 2])?;
             }
-            let state = slice(call.b, x, 0, d, 1)?;
+            let state = call.b.slice(x, 0, d, 1)?;
             call.b.reshape(state, shape.to_vec())
         }
         None => {
@@ -215,65 +285,4 @@ fn state(call: &mut Call<'_, '_>, i: usize, d: usize, shape: [usize; 2], batch_f
             call.b.expand(zero, shape.to_vec())
         }
     }
-}
-
-/// State times recurrence, and its bias, for columns `from .. from + len` of the gates.
-fn recur(b: &mut Builder, direction: &Direction, h: ValueId, from: usize, len: usize) -> Result<ValueId> {
-    let r = slice(b, direction.recurrence, 1, from, len)?;
-    let bias = slice(b, direction.bias, 0, from, len)?;
-    let product = b.one(Op::MatMul, &[h, r], None)?;
-    b.binary(BinaryOp::Add, product, bias)
-}
-
-fn lstm_step(
-    b: &mut Builder,
-    direction: &Direction,
-    given: ValueId,
-    h: ValueId,
-    c: ValueId,
-    hidden: usize,
-) -> Result<(ValueId, ValueId)> {
-    let product = recur(b, direction, h, 0, 4 * hidden)?;
-    let gates = b.binary(BinaryOp::Add, given, product)?;
-    let [i, o, f, g] = [0, 1, 2, 3].map(|k| slice(b, gates, 1, k * hidden, hidden));
-    let i = b.unary(UnaryOp::Sigmoid, i?)?;
-    let o = b.unary(UnaryOp::Sigmoid, o?)?;
-    let f = b.unary(UnaryOp::Sigmoid, f?)?;
-    let g = b.unary(UnaryOp::Tanh, g?)?;
-    let kept = b.binary(BinaryOp::Mul, f, c)?;
-    let new = b.binary(BinaryOp::Mul, i, g)?;
-    let c = b.binary(BinaryOp::Add, kept, new)?;
-    let shown = b.unary(UnaryOp::Tanh, c)?;
-    Ok((b.binary(BinaryOp::Mul, o, shown)?, c))
-}
-
-fn gru_step(
-    b: &mut Builder,
-    direction: &Direction,
-    given: ValueId,
-    h: ValueId,
-    hidden: usize,
-    linear_before_reset: bool,
-) -> Result<ValueId> {
-    let product = recur(b, direction, h, 0, 2 * hidden)?;
-    let first = slice(b, given, 1, 0, 2 * hidden)?;
-    let gates = b.binary(BinaryOp::Add, first, product)?;
-    let gates = b.unary(UnaryOp::Sigmoid, gates)?;
-    let (z, r) = (slice(b, gates, 1, 0, hidden)?, slice(b, gates, 1, hidden, hidden)?);
-    let remembered = if linear_before_reset {
-        let product = recur(b, direction, h, 2 * hidden, hidden)?;
-        b.binary(BinaryOp::Mul, r, product)?
-    } else {
-        let reset = b.binary(BinaryOp::Mul, r, h)?;
-        recur(b, direction, reset, 2 * hidden, hidden)?
-    };
-    let candidate = slice(b, given, 1, 2 * hidden, hidden)?;
-    let candidate = b.binary(BinaryOp::Add, candidate, remembered)?;
-    let candidate = b.unary(UnaryOp::Tanh, candidate)?;
-    // (1 − z) · candidate + z · h
-    let one = b.scalar(DType::F32, 1.0);
-    let open = b.binary(BinaryOp::Sub, one, z)?;
-    let new = b.binary(BinaryOp::Mul, open, candidate)?;
-    let kept = b.binary(BinaryOp::Mul, z, h)?;
-    b.binary(BinaryOp::Add, new, kept)
 }

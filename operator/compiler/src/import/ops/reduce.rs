@@ -80,7 +80,7 @@ pub(super) fn arg(call: &mut Call<'_, '_>, largest: bool) -> Result<Vec<ValueId>
 
 /// The index of the best element. Numbers that f32 holds exactly are compared with the best one, and the first (or last) index
 /// that is not worse is taken: steps that every plan has.
-fn best_index(b: &mut Builder, x: ValueId, largest: bool, axis: usize, last: bool) -> Result<ValueId> {
+pub(super) fn best_index(b: &mut Builder, x: ValueId, largest: bool, axis: usize, last: bool) -> Result<ValueId> {
     let len = b.shape(x).get(axis).copied().unwrap_or(0);
     let exact = match b.dtype(x) {
         DType::F32 | DType::Bool | DType::U8 | DType::I8 | DType::U16 | DType::I16 => true,

@@ -5,6 +5,7 @@ use crate::ir::{DType, Op, ValueId};
 use super::super::build::{Result, invalid, unsupported};
 use super::super::call::{Call, extent, resolve_axis};
 
+#[derive(Clone)]
 struct Mode {
     interpolation: String,
     coordinates: String,
@@ -120,7 +121,7 @@ pub(super) fn resize(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
     let (scales, sizes) =
         if call.opset < 11 { (call.known_floats(1)?, None) } else { (call.known_floats(2)?, call.known_ints(3)?) };
     let default = if call.opset < 11 { "asymmetric" } else { "half_pixel" };
-    let rounding = if call.opset < 11 { "floor" } else { "round_prefer_floor" };
+    let rounding = if call.opset < 11 { "simple" } else { "round_prefer_floor" };
     if call.flag("antialias", false) {
         return unsupported("antialias");
     }
@@ -203,6 +204,10 @@ fn run(
         if scale.is_nan() || scale <= 0.0 {
             return invalid(format!("a scale of {scale}"));
         }
+        // Operator set 10 rounds by direction.
+        let simple = if scale < 1.0 { "ceil" } else { "floor" };
+        let directed = (mode.rounding == "simple").then(|| Mode { rounding: simple.to_owned(), ..mode.clone() });
+        let mode = directed.as_ref().unwrap_or(mode);
         if output != input || scale != 1.0 || mode.coordinates == "tf_crop_and_resize" {
             x = along(call, x, *axis, output, scale, span, mode)?;
         }
