@@ -22,6 +22,28 @@ pub struct Source {
         "write sha256: and 64 lower-case hex digits, as `sha256sum FILE` prints them",
     )])))]
     pub digest: String,
+    /// Of an ONNX model whose tensors lie in other files: these files. (Or make the source a `.tar` of all.)
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["path"]))]
+    pub files: Vec<SourceFile>,
+}
+
+/// A file beside a model, and which file it must be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SourceFile {
+    /// As the model names it: relative to the model's own place, which is the source's URI up to its last slash.
+    #[schemars(length(min = 1, max = 100), extend("x-kubernetes-validations" = rules(&[(
+        "self.matches('^[-A-Za-z0-9_.+=@,~ ]+(/[-A-Za-z0-9_.+=@,~ ]+)*$') && !self.matches('(^|/)[.]{1,2}(/|$)')",
+        "write a relative path without '..', like model.onnx.data",
+    )])))]
+    pub path: String,
+    /// `sha256:` and 64 lower-case hex digits; what is fetched must have it.
+    #[schemars(length(max = 71), extend("x-kubernetes-validations" = rules(&[(
+        "self.matches('^sha256:[0-9a-f]{64}$')",
+        "write sha256: and 64 lower-case hex digits, as `sha256sum FILE` prints them",
+    )])))]
+    pub digest: String,
 }
 
 /// The model of a deployment.
@@ -238,6 +260,10 @@ const NOT_NONE: (&str, &str) = ("!self.matches('^0{1,2}([.]0)?%$')", "0% would a
 /// A file of golden vectors: `inputs/NAME` with `outputs/NAME` or `labels/NAME`, as safetensors.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules(&[(
+    "!has(self.source.files)",
+    "golden vectors are one file: leave source.files out",
+)])))]
 pub struct Golden {
     /// The safetensors file, at most 16 MiB.
     pub source: Source,

@@ -58,6 +58,12 @@ fn a_wrong_object_is_refused_with_what_to_write() {
         with("/spec/model", json!({"version": "1"})),
         with("/spec/model/source", source("ftp://x/y")),
         with("/spec/model/source/digest", json!("sha256:abc")),
+        with(
+            "/spec/model/source/files",
+            json!([{"path": "../weights", "digest": format!("sha256:{}", "0".repeat(64))}]),
+        ),
+        with("/spec/model/source/files", json!([{"path": "/weights", "digest": format!("sha256:{}", "0".repeat(64))}])),
+        with("/spec/model/source/files", json!([{"path": "weights"}])),
         with("/spec/model/version", json!(1.4)),
         with("/spec/model/version", json!("one two")),
         with("/spec/model/name", json!("../x")),

@@ -1,10 +1,11 @@
 //! From what a person typed to what the compiler wants.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context as _, anyhow, bail};
 use ballast_bundle::{GoldenMatch, Tolerance, Verification};
-use ballast_compiler::{CompileRequest, InputOverride, RuntimeLimits, TargetSpec};
+use ballast_compiler::{CompileRequest, InputOverride, RuntimeLimits, TargetSpec, archive};
 use ballast_crds::{HardwareTarget, builtin_targets};
 
 use crate::args::Model;
@@ -79,6 +80,22 @@ pub fn host() -> anyhow::Result<TargetSpec> {
     })
 }
 
+/// A model with the files beside it that its tensors lie in, as one piece.
+fn model_and_files(file: &Path) -> anyhow::Result<Vec<u8>> {
+    let model = read(file, MAX_MODEL_BYTES)?;
+    let folder = file.parent().unwrap_or(Path::new(""));
+    let mut left = MAX_MODEL_BYTES - model.len() as u64;
+    let mut files = BTreeMap::new();
+    for name in archive::named(&model) {
+        let path = archive::safe_path(&name).with_context(|| format!("{} names a file", file.display()))?;
+        let content = read(&folder.join(path), left)
+            .with_context(|| format!("{} has tensors in {name:?}, which must lie beside it", file.display()))?;
+        left -= content.len() as u64;
+        files.insert(name, content);
+    }
+    archive::pack(model, &files).with_context(|| format!("{} has tensors in other files", file.display()))
+}
+
 /// The request for one file and target.
 pub fn request(
     file: &Path,
@@ -96,7 +113,7 @@ pub fn request(
     // A file with labels says what it wants to be judged by.
     let by_label = golden.as_deref().is_some_and(has_labels);
     Ok(CompileRequest {
-        model: read(file, MAX_MODEL_BYTES)?,
+        model: model_and_files(file)?,
         model_name: name.map_or(stem, str::to_owned),
         version: version.to_owned(),
         variant: "default".into(),
@@ -135,8 +152,7 @@ pub fn plain(shapes: &[String]) -> Model {
 fn has_labels(golden: &[u8]) -> bool {
     let header = golden.first_chunk::<8>().map(|n| u64::from_le_bytes(*n)).and_then(|n| usize::try_from(n).ok());
     let header = header.and_then(|n| golden.get(8..8usize.checked_add(n)?));
-    let header: Option<std::collections::BTreeMap<String, serde_json::Value>> =
-        header.and_then(|h| serde_json::from_slice(h).ok());
+    let header: Option<BTreeMap<String, serde_json::Value>> = header.and_then(|h| serde_json::from_slice(h).ok());
     header.is_some_and(|h| h.keys().any(|k| k.starts_with("labels/")))
 }
 

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ballast_bundle::{Digest, TargetName};
-use ballast_compiler::{Artifacts, CompileOutcome, CompileRequest, Verdict, VerdictReason};
+use ballast_bundle::TargetName;
+use ballast_compiler::{Artifacts, CompileOutcome, CompileRequest, Verdict, VerdictReason, archive};
 
 use crate::compilation::Compilation;
 use crate::fetch::{FetchError, Fetcher, MAX_GOLDEN, MAX_MODEL};
@@ -80,10 +80,10 @@ impl Builder {
             None => None,
         };
         // Each source once, though many targets compile it.
-        let mut models = BTreeMap::<Digest, Arc<Vec<u8>>>::new();
+        let mut models = BTreeMap::<SourceRef, Arc<Vec<u8>>>::new();
         for variant in &wanted.variants {
-            if let Entry::Vacant(place) = models.entry(variant.source.digest) {
-                place.insert(Arc::new(self.read(&variant.source, MAX_MODEL).await?));
+            if let Entry::Vacant(place) = models.entry(variant.source.clone()) {
+                place.insert(Arc::new(self.read_model(&variant.source).await?));
             }
         }
         let (models, count) = (Arc::new(models), targets.len());
@@ -110,16 +110,30 @@ impl Builder {
         self.fetcher.fetch(&source.uri, source.digest, limit).await
     }
 
+    /// A model, with the files beside it as one piece.
+    async fn read_model(&self, source: &SourceRef) -> Result<Vec<u8>, BuilderError> {
+        let model = self.read(source, MAX_MODEL).await?;
+        let mut left = MAX_MODEL.saturating_sub(model.len() as u64);
+        let mut files = BTreeMap::new();
+        for (path, digest) in &source.files {
+            let content = self.fetcher.fetch(&source.beside(path), *digest, left).await?;
+            left = left.saturating_sub(content.len() as u64);
+            files.insert(path.clone(), content);
+        }
+        archive::pack(model, &files)
+            .map_err(|e| FetchError::Uri { uri: source.uri.clone(), message: e.to_string() }.into())
+    }
+
     async fn for_target(
         &self,
         wanted: &Wanted,
         target: &Target,
-        models: &BTreeMap<Digest, Arc<Vec<u8>>>,
+        models: &BTreeMap<SourceRef, Arc<Vec<u8>>>,
         golden: Option<Arc<Vec<u8>>>,
     ) -> Result<Built, BuilderError> {
         let mut first = None;
         for variant in &wanted.variants {
-            let Some(model) = models.get(&variant.source.digest) else { continue };
+            let Some(model) = models.get(&variant.source) else { continue };
             let request = CompileRequest {
                 model: Vec::new(),
                 model_name: wanted.model.clone(),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use ballast_bundle::{
     DeploymentRef, Digest, GoldenMatch, NamespaceUid, TargetName, Tolerance, TrialPolicy, Verification,
 };
-use ballast_compiler::{InputOverride, RuntimeLimits};
+use ballast_compiler::{InputOverride, RuntimeLimits, archive};
 pub use ballast_crds::GatewaySelector as Selector;
 use ballast_crds::{ModelDeployment, QuantityError, RETRY_ANNOTATION, Source};
 use ballast_planner::{Policy, PolicyError};
@@ -38,12 +38,22 @@ pub enum InvalidWish {
 }
 
 /// Where a file is and which one it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SourceRef {
     /// As written.
     pub uri: String,
     /// What it must be.
     pub digest: Digest,
+    /// Files beside it that a model's tensors lie in: their paths relative to it, and what they must be.
+    pub files: BTreeMap<String, Digest>,
+}
+
+impl SourceRef {
+    /// Where a file beside this one is.
+    pub fn beside(&self, path: &str) -> String {
+        let folder = self.uri.rsplit_once('/').map_or("", |(folder, _)| folder);
+        format!("{folder}/{path}")
+    }
 }
 
 /// One form of the model, in the user's order of preference.
@@ -197,8 +207,26 @@ impl Wanted {
 }
 
 fn source(field: &'static str, source: &Source) -> Result<SourceRef, InvalidWish> {
-    let digest = source.digest.parse().map_err(|e| InvalidWish::Field { field, message: format!("{e}") })?;
-    Ok(SourceRef { uri: source.uri.clone(), digest })
+    let wrong = |message: String| InvalidWish::Field { field, message };
+    let digest = source.digest.parse().map_err(|e| wrong(format!("{e}")))?;
+    let mut files = BTreeMap::new();
+    for file in &source.files {
+        archive::safe_path(&file.path).map_err(|e| wrong(e.to_string()))?;
+        let digest = file.digest.parse().map_err(|e| wrong(format!("{}: {e}", file.path)))?;
+        if file.path.ends_with(".onnx") {
+            return Err(wrong(format!("{:?} is a model; files hold the tensors of one", file.path)));
+        }
+        if files.insert(file.path.clone(), digest).is_some() {
+            return Err(wrong(format!("the file {:?} is listed twice", file.path)));
+        }
+    }
+    if !files.is_empty() && source.uri.contains(['?', '#']) {
+        return Err(wrong("files are found beside the model's URI, which must be without '?' and '#'".to_owned()));
+    }
+    if files.len() > archive::MAX_FILES {
+        return Err(wrong(archive::ArchiveError::TooMany.to_string()));
+    }
+    Ok(SourceRef { uri: source.uri.clone(), digest, files })
 }
 
 fn limits(runtime: &ballast_crds::Runtime) -> Result<RuntimeLimits, InvalidWish> {

@@ -79,6 +79,8 @@ pub struct Fake {
     pub failures: Mutex<Vec<WorkerError>>,
     /// Of every model from now on.
     pub outputs: Mutex<Vec<TensorSpec>>,
+    /// The last one it was given.
+    pub model: Mutex<Vec<u8>>,
 }
 
 impl Compiler for Fake {
@@ -86,6 +88,7 @@ impl Compiler for Fake {
         if let Some(failure) = self.failures.lock().unwrap().pop() {
             return Err(failure);
         }
+        self.model.lock().unwrap().clone_from(&request.model);
         let contract = Contract {
             format: 1,
             model: request.model_name.clone(),

@@ -98,3 +98,41 @@ async fn a_token_goes_with_its_object_also_while_nobody_looks() {
     world.controller.keep_tokens(&objects(true)).await;
     assert!(world.store.tokens().await.unwrap().is_empty());
 }
+
+#[tokio::test]
+async fn files_beside_a_model_are_compiled_with_it() {
+    let mut world = World::new().await;
+    world.gateway("gw-a", &[("line", "a")]).await;
+    let fleet = world.directory.path().join("fleet");
+    std::fs::create_dir(fleet.join("net")).unwrap();
+    std::fs::write(fleet.join("net/w.data"), b"weights").unwrap();
+    let digest = ballast_bundle::Digest::of(b"weights").to_string();
+    let beside = move |path: &str, digest: &str| {
+        let file = serde_json::json!([{"path": path, "digest": digest}]);
+        move |o: &mut serde_json::Value| o["spec"]["model"]["source"]["files"] = file
+    };
+    world.wish("net", "1.0.0", beside("net/w.data", &digest));
+    let active = ballast_controller::records::Phase::Active;
+    world.until("net", active, &["gw-a"], ballast_bundle::protocol::ReleaseState::Active).await;
+    let packed = world.compiler.model.lock().unwrap().clone();
+    let parts = ballast_compiler::archive::unpack(&packed).unwrap();
+    assert_eq!((parts.model, parts.files["net/w.data"]), (&b"model 1.0.0"[..], &b"weights"[..]));
+
+    // Another file than was meant, and one that leads elsewhere.
+    world.wish("net", "1.1.0", beside("net/w.data", &ballast_bundle::Digest::of(b"others").to_string()));
+    let reason = |world: &World, reason: Reason| {
+        let status = world.source.statuses.lock().unwrap()["net"].clone();
+        status.conditions.iter().any(|c| c.reason == reason.as_str())
+    };
+    for _ in 0..500 {
+        world.pass().await;
+        if reason(&world, Reason::DigestMismatch) {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    }
+    assert!(reason(&world, Reason::DigestMismatch));
+    world.wish("net", "1.2.0", beside("../secret", &digest));
+    world.pass().await;
+    assert!(reason(&world, Reason::InvalidSpec), "{:?}", world.source.statuses.lock().unwrap()["net"].conditions);
+}
