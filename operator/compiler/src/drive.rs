@@ -185,7 +185,7 @@ fn judge(request: &CompileRequest, lowered: &Lowered, cost: &cost::Cost, notes: 
             reason = VerdictReason::DeadlineExceeded;
         }
         lines.push(format!(
-            "One inference is predicted to take {predicted:.1} ms on {} ({:.3} GFLOP at {:.1} GFLOP/s); runtime.deadline is \
+            "One inference is predicted to take {predicted:.1} ms on {} ({:.3} GFLOP at {:.2} GFLOP/s); runtime.deadline is \
              {deadline} ms.",
             target.name, lowered.gflop, target.gflops
         ));
