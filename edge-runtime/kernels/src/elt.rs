@@ -297,7 +297,7 @@ unsafe fn elt_on<S: Simd>(plan: &Plan<'_>, s: &Elt, memory: &Memory) {
                     (DType::F32, 0) => machine.splat::<S>(i, base.cast::<f32>().offset(first), n),
                     (dtype, _) => {
                         let register = machine.register(i);
-                        load(dtype, base, first, stride, n, register);
+                        load::<S>(dtype, base, first, stride, n, register);
                         register
                     }
                 };
@@ -307,7 +307,7 @@ unsafe fn elt_on<S: Simd>(plan: &Plan<'_>, s: &Elt, memory: &Memory) {
                 DType::F32 => machine.run::<S>(&addresses, operands.len(), n, out.cast::<f32>().add(place)),
                 dtype => {
                     machine.run::<S>(&addresses, operands.len(), n, converted.as_mut_ptr());
-                    store(dtype, converted.as_ptr(), n, out, place);
+                    store::<S>(dtype, converted.as_ptr(), n, out, place);
                 }
             }
             start += n;
@@ -328,7 +328,30 @@ unsafe fn elt_on<S: Simd>(plan: &Plan<'_>, s: &Elt, memory: &Memory) {
 }
 
 /// Strided elements of any type as floats.
-unsafe fn load(dtype: DType, base: *const u8, first: isize, stride: isize, n: usize, to: *mut f32) {
+#[inline(always)]
+unsafe fn load<S: Simd>(dtype: DType, base: *const u8, first: isize, stride: isize, n: usize, to: *mut f32) {
+    let whole = if stride == 1 && matches!(dtype, DType::U8 | DType::I8) { n / 16 * 16 } else { 0 };
+    if whole > 0 {
+        load_bytes::<S>(dtype == DType::I8, base.offset(first), whole, to);
+    }
+    load_each(dtype, base, first + whole as isize * stride, stride, n - whole, to.add(whole));
+}
+
+/// Sixteen bytes at a time as floats.
+#[inline(always)]
+unsafe fn load_bytes<S: Simd>(signed: bool, from: *const u8, n: usize, to: *mut f32) {
+    // A signed byte with its first bit flipped is 128 more, without sign.
+    let flip = if signed { 0x80 } else { 0 };
+    let (nothing, shift) = ([flip; 16], S::splat(if signed { 128.0 } else { 0.0 }));
+    for i in (0..n).step_by(16) {
+        let lanes = S::interleave(from.add(i), nothing.as_ptr(), flip);
+        for (v, &lane) in lanes.iter().enumerate().take(16 / S::LANES) {
+            S::store(to.add(i + v * S::LANES), S::sub(S::to_float(lane), shift));
+        }
+    }
+}
+
+unsafe fn load_each(dtype: DType, base: *const u8, first: isize, stride: isize, n: usize, to: *mut f32) {
     macro_rules! each {
         ($t:ty, $convert:expr) => {
             for i in 0..n {
@@ -353,7 +376,32 @@ unsafe fn load(dtype: DType, base: *const u8, first: isize, stride: isize, n: us
 }
 
 /// Floats as elements of any type.
-unsafe fn store(dtype: DType, from: *const f32, n: usize, base: *mut u8, place: usize) {
+#[inline(always)]
+unsafe fn store<S: Simd>(dtype: DType, from: *const f32, n: usize, base: *mut u8, place: usize) {
+    let whole = if matches!(dtype, DType::U8 | DType::I8) { n / 16 * 16 } else { 0 };
+    if whole > 0 {
+        store_bytes::<S>(dtype == DType::I8, from, whole, base.add(place));
+    }
+    store_each(dtype, from.add(whole), n - whole, base, place + whole);
+}
+
+/// Sixteen floats at a time, cut towards zero and held at the ends of the type; NaN is 0.
+#[inline(always)]
+unsafe fn store_bytes<S: Simd>(signed: bool, from: *const f32, n: usize, to: *mut u8) {
+    let (low, high) = if signed { (-128.0, 127.0) } else { (0.0, 255.0) };
+    let (low, high) = (S::splat(low), S::splat(high));
+    for i in (0..n).step_by(16) {
+        let mut lanes = [S::splat_i(0); 4];
+        for (v, lane) in lanes.iter_mut().enumerate().take(16 / S::LANES) {
+            let x = S::load(from.add(i + v * S::LANES));
+            let x = S::and(x, S::equal(x, x));
+            *lane = S::to_int(S::trunc(S::min_bound(S::max_bound(x, low), high)));
+        }
+        S::store_bytes(to.add(i), lanes, signed);
+    }
+}
+
+unsafe fn store_each(dtype: DType, from: *const f32, n: usize, base: *mut u8, place: usize) {
     macro_rules! each {
         ($t:ty, $convert:expr) => {
             for i in 0..n {

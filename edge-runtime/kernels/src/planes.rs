@@ -50,6 +50,9 @@ impl Walk {
     #[inline(always)]
     pub fn tap(&self, ky: usize, kx: usize) -> usize {
         let x = kx * self.dw;
+        if self.sw == 1 {
+            return ky * self.tap_row + x;
+        }
         ky * self.tap_row + x % self.sw * self.phase + x / self.sw
     }
 }

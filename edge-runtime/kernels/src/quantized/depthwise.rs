@@ -13,13 +13,39 @@ kernel! {
     pub fn int_depthwise(s: &IntDepthwise, memory: &Memory) = depthwise_on
 }
 
+/// Where the taps of a window lie; divisions once instead of for each sixteen pixels.
+struct Offsets {
+    first: [u32; 64],
+    walk: Walk,
+    kw: usize,
+}
+
+impl Offsets {
+    fn new(walk: Walk, kw: usize, taps: usize) -> Self {
+        let mut first = [0; 64];
+        for (t, offset) in first.iter_mut().enumerate().take(taps) {
+            *offset = walk.tap(t / kw, t % kw) as u32;
+        }
+        Self { first, walk, kw }
+    }
+
+    #[inline(always)]
+    fn at(&self, tap: usize) -> usize {
+        match self.first.get(tap) {
+            Some(&offset) => offset as usize,
+            None => self.walk.tap(tap / self.kw, tap % self.kw),
+        }
+    }
+}
+
 #[inline(always)]
 unsafe fn depthwise_on<S: Simd>(s: &IntDepthwise, memory: &Memory) {
     let (w, after) = (&s.window, After::new(&s.after, memory));
     let bytes = Unsigned::new(s.dtype, s.zero, memory);
     let (input_plane, pixels, pairs) = (w.ih as usize * w.iw as usize, w.pixels() as usize, s.pairs() as usize);
-    let (taps, kw) = (w.taps() as usize, w.kw as usize);
+    let taps = w.taps() as usize;
     let walk = Walk::padded(w);
+    let offsets = Offsets::new(walk, w.kw as usize, taps);
     let scratch = memory.write(s.scratch);
     for index in 0..s.batch as usize * s.planes as usize {
         let plane = index % s.planes as usize;
@@ -36,19 +62,9 @@ unsafe fn depthwise_on<S: Simd>(s: &IntDepthwise, memory: &Memory) {
             let out = memory.write(s.out).add((index * pixels + y * w.ow as usize) * after.size());
             for x in (0..w.ow as usize).step_by(COLS) {
                 let mut acc = [start; 4];
-                let (mut ky, mut kx) = (0, 0);
-                let mut next = || {
-                    let at = row.add(x + walk.tap(ky, kx));
-                    kx += 1;
-                    if kx == kw {
-                        (kx, ky) = (0, ky + 1);
-                    }
-                    at
-                };
                 for p in 0..pairs {
-                    let a = next();
                     // The pair of the last of an odd number of taps has the weight 0.
-                    let b = if 2 * p + 1 < taps { next() } else { a };
+                    let [a, b] = [2 * p, (2 * p + 1).min(taps - 1)].map(|t| row.add(x + offsets.at(t)));
                     let weight = S::splat_i(weights.add(2 * p).cast::<i32>().read_unaligned());
                     let pixels = S::interleave(a, b, bytes.flip);
                     for v in 0..COLS / S::LANES {

@@ -45,12 +45,16 @@ struct Out {
     first_row: usize,
 }
 
-/// The right side: sixteen columns of one depth as bytes.
+/// The right side: sixteen columns of one depth after the other, as bytes.
 trait Right {
-    /// Columns `col..col + cols` of depth `k`, where they lie next to each other, all sixteen of them; else nothing.
-    unsafe fn line(&self, k: usize, col: usize, cols: usize) -> Option<*const u8>;
+    /// From depth 0 on, columns `col..col + cols`.
+    unsafe fn start(&mut self, col: usize, cols: usize);
+    /// The next depth's place.
+    unsafe fn advance(&mut self) -> *const u8;
+    /// The columns at a depth, where all sixteen of them lie next to each other; else nothing.
+    unsafe fn line(&self, depth: *const u8) -> Option<*const u8>;
     /// The same gathered; what lies behind `cols` does not matter.
-    unsafe fn gather(&self, k: usize, col: usize, cols: usize, to: &mut [u8; COLS]);
+    unsafe fn gather(&self, depth: *const u8, cols: usize, to: &mut [u8; COLS]);
     /// Bytes of one column lie next to each other over the depth: its first one.
     unsafe fn column(&self, col: usize) -> Option<*const u8>;
 }
@@ -77,7 +81,7 @@ unsafe fn gemm_on<S: Simd>(s: &IntGemm, memory: &Memory) {
             }
             packed => Left::new(packed, memory.read(s.left.at), 0),
         };
-        let right = Strided { at: at(&s.right), row: s.right.row as usize, col: s.right.col as usize };
+        let mut right = Strided::new(at(&s.right), s.right.row as usize, s.right.col as usize);
         let out = Out {
             at: memory.write(s.out).add(b * s.out_batch as usize * after.size()),
             row: s.out_row as usize,
@@ -87,7 +91,7 @@ unsafe fn gemm_on<S: Simd>(s: &IntGemm, memory: &Memory) {
         if n == 1 {
             vector::<S>([m, k], left, &right, bytes, panel, &out, &after);
         } else {
-            panels::<S, _>([m, n, k], left, &right, bytes, panel, &out, &after);
+            panels::<S, _>([m, n, k], left, &mut right, bytes, panel, &out, &after);
         }
     }
 }
@@ -110,7 +114,7 @@ unsafe fn conv_on<S: Simd>(s: &IntConv, memory: &Memory) {
             (0..ic).for_each(|c| pad(w, input.add(c * input_plane), scratch.add(c * walk.plane), bytes.raw));
             scratch.cast_const()
         };
-        let right = Windows { planes, walk, taps: w.taps() as usize, kw: w.kw as usize, ow: w.ow as usize };
+        let mut right = Windows::new(planes, walk, [w.kh as usize, w.kw as usize], w.ow as usize);
         let left = Left::new(s.packing, memory.read(s.weights), group * s.group_elements() as usize);
         let out = Out {
             at: memory.write(s.out).add(index * oc * pixels * after.size()),
@@ -118,7 +122,7 @@ unsafe fn conv_on<S: Simd>(s: &IntConv, memory: &Memory) {
             col: 1,
             first_row: group * oc,
         };
-        panels::<S, _>([oc, pixels, k], left, &right, bytes, panel, &out, &after);
+        panels::<S, _>([oc, pixels, k], left, &mut right, bytes, panel, &out, &after);
     }
 }
 
@@ -127,7 +131,7 @@ unsafe fn conv_on<S: Simd>(s: &IntConv, memory: &Memory) {
 unsafe fn panels<S: Simd, R: Right>(
     [m, n, k]: [usize; 3],
     left: Left,
-    right: &R,
+    right: &mut R,
     bytes: Unsigned,
     panel: *mut i16,
     out: &Out,
@@ -155,7 +159,7 @@ unsafe fn panels<S: Simd, R: Right>(
 /// Packs `cols` columns over the whole depth as pairs of 16-bit integers, `[pairs][16][2]`.
 #[inline(always)]
 unsafe fn pack_panel<S: Simd, R: Right>(
-    right: &R,
+    right: &mut R,
     k: usize,
     pairs: usize,
     col: usize,
@@ -177,15 +181,23 @@ unsafe fn pack_panel<S: Simd, R: Right>(
     }
     // What is behind the depth counts nothing, its weights are 0: the last line again.
     let mut lines = [[0u8; COLS]; 2];
+    right.start(col, cols);
+    let mut last = core::ptr::null();
     for p in 0..pairs {
-        let [a, b] = [2 * p, 2 * p + 1].map(|i| i.min(k - 1));
+        let mut depths = [last; 2];
+        for (half, depth) in depths.iter_mut().enumerate() {
+            if 2 * p + half < k {
+                last = right.advance();
+            }
+            *depth = last;
+        }
         let [mut from_a, mut from_b] = [lines[0].as_ptr(), lines[1].as_ptr()];
-        match (right.line(a, col, cols), right.line(b, col, cols)) {
+        match (right.line(depths[0]), right.line(depths[1])) {
             (Some(a), Some(b)) => [from_a, from_b] = [a, b],
             _ => {
                 let [line_a, line_b] = &mut lines;
-                right.gather(a, col, cols, line_a);
-                right.gather(b, col, cols, line_b);
+                right.gather(depths[0], cols, line_a);
+                right.gather(depths[1], cols, line_b);
             }
         }
         let both = S::interleave(from_a, from_b, bytes.flip);
@@ -303,18 +315,36 @@ struct Strided {
     at: *const u8,
     row: usize,
     col: usize,
+    next: *const u8,
+    whole: bool,
+}
+
+impl Strided {
+    fn new(at: *const u8, row: usize, col: usize) -> Self {
+        Self { at, row, col, next: at, whole: false }
+    }
 }
 
 impl Right for Strided {
     #[inline(always)]
-    unsafe fn line(&self, k: usize, col: usize, cols: usize) -> Option<*const u8> {
-        (self.col == 1 && cols == COLS).then(|| self.at.add(k * self.row + col))
+    unsafe fn start(&mut self, col: usize, cols: usize) {
+        self.next = self.at.add(col * self.col);
+        self.whole = self.col == 1 && cols == COLS;
     }
     #[inline(always)]
-    unsafe fn gather(&self, k: usize, col: usize, cols: usize, to: &mut [u8; COLS]) {
-        let from = self.at.add(k * self.row + col * self.col);
+    unsafe fn advance(&mut self) -> *const u8 {
+        let here = self.next;
+        self.next = here.wrapping_add(self.row);
+        here
+    }
+    #[inline(always)]
+    unsafe fn line(&self, depth: *const u8) -> Option<*const u8> {
+        self.whole.then_some(depth)
+    }
+    #[inline(always)]
+    unsafe fn gather(&self, depth: *const u8, cols: usize, to: &mut [u8; COLS]) {
         for (c, to) in to.iter_mut().enumerate().take(cols) {
-            *to = *from.add(c * self.col);
+            *to = *depth.add(c * self.col);
         }
     }
     #[inline(always)]
@@ -327,33 +357,55 @@ impl Right for Strided {
 struct Windows {
     planes: *const u8,
     walk: Walk,
-    taps: usize,
-    kw: usize,
+    kernel: [usize; 2],
     ow: usize,
+    /// The next depth: plane, and row and column of the window.
+    plane: *const u8,
+    tap: [usize; 2],
+    /// The first column's pixel, and bytes from the window's start to it.
+    pixel: [usize; 2],
+    offset: usize,
+    whole: bool,
 }
 
 impl Windows {
-    #[inline(always)]
-    unsafe fn tap(&self, k: usize) -> *const u8 {
-        let (c, tap) = (k / self.taps, k % self.taps);
-        self.planes.add(c * self.walk.plane + self.walk.tap(tap / self.kw, tap % self.kw))
+    fn new(planes: *const u8, walk: Walk, kernel: [usize; 2], ow: usize) -> Self {
+        Self { planes, walk, kernel, ow, plane: planes, tap: [0; 2], pixel: [0; 2], offset: 0, whole: false }
     }
 }
 
 impl Right for Windows {
     #[inline(always)]
-    unsafe fn line(&self, k: usize, col: usize, cols: usize) -> Option<*const u8> {
-        let (y, x) = (col / self.ow, col % self.ow);
-        (cols == COLS && x + COLS <= self.ow).then(|| self.tap(k).add(y * self.walk.row + x))
+    unsafe fn start(&mut self, col: usize, cols: usize) {
+        let [y, x] = [col / self.ow, col % self.ow];
+        (self.plane, self.tap, self.pixel) = (self.planes, [0; 2], [y, x]);
+        self.offset = y * self.walk.row + x;
+        self.whole = cols == COLS && x + COLS <= self.ow;
     }
     #[inline(always)]
-    unsafe fn gather(&self, k: usize, col: usize, cols: usize, to: &mut [u8; COLS]) {
-        let tap = self.tap(k);
+    unsafe fn advance(&mut self) -> *const u8 {
+        let here = self.plane.add(self.walk.tap(self.tap[0], self.tap[1]));
+        self.tap[1] += 1;
+        if self.tap[1] == self.kernel[1] {
+            self.tap = [self.tap[0] + 1, 0];
+        }
+        if self.tap[0] == self.kernel[0] {
+            self.tap = [0; 2];
+            self.plane = self.plane.wrapping_add(self.walk.plane);
+        }
+        here
+    }
+    #[inline(always)]
+    unsafe fn line(&self, depth: *const u8) -> Option<*const u8> {
+        self.whole.then(|| depth.add(self.offset))
+    }
+    #[inline(always)]
+    unsafe fn gather(&self, depth: *const u8, cols: usize, to: &mut [u8; COLS]) {
         // Columns go on in the next rows of pixels.
-        let (mut y, mut x, mut done) = (col / self.ow, col % self.ow, 0);
+        let ([mut y, mut x], mut done) = (self.pixel, 0);
         while done < cols {
             let n = (self.ow - x).min(cols - done);
-            run(tap.add(y * self.walk.row + x), to.as_mut_ptr().add(done), n);
+            run(depth.add(y * self.walk.row + x), to.as_mut_ptr().add(done), n);
             (y, x, done) = (y + 1, 0, done + n);
         }
     }
