@@ -25,7 +25,7 @@ pub use documents::*;
 pub use envelope::{IN_TOTO_TYPE, SIGSTORE_BUNDLE_TYPE, claims, pre_authentication_encoding, sign_envelope, to_json};
 pub use error::VerifyError;
 pub use floors::Floors;
-pub use golden::{Golden, GoldenError, Tally, VectorResult};
+pub use golden::{Deviation, Golden, GoldenError, Tally, VectorResult};
 pub use ids::*;
 pub use signing::*;
 pub use stream::StreamVerifier;

@@ -68,7 +68,8 @@ pub struct HardwareTargetSpec {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OperatorPolicy {
-    /// By ONNX name: `LSTM`.
+    /// By the name that models write: `LSTM`, or `com.microsoft.Gelu`. What the compiler makes of an operator does not count;
+    /// one that folds into a constant is not refused.
     #[serde(default)]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "set"), inner(length(min = 1, max = 64)))]
     pub deny: Vec<String>,

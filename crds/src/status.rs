@@ -105,6 +105,18 @@ pub struct TargetStatus {
     /// `3.4ms`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub predicted_latency: Option<String>,
+    /// Every instance with its spare, on one gateway.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serving_memory_bytes: Option<i64>,
+    /// From dequeue to answer, as given or derived: `500ms`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<String>,
+    /// How near the model comes to the user's golden vectors: share, worst differences and where.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accuracy: Option<String>,
+    /// For `spec.model.inputs`, where the model leaves dimensions open: whole, to be pasted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inputs: Option<String>,
     /// Where the plan reproduced its golden vectors before it was signed. A gateway proves its own CPU when it probes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proved: Option<Proof>,

@@ -25,29 +25,62 @@ fn elements(datatype: DataType, bytes: &[u8]) -> impl Iterator<Item = f64> + '_ 
     })
 }
 
+/// One output of one vector against what is expected: the first number that is out of tolerance, and the largest differences
+/// whether or not they are allowed.
+#[derive(Debug, Default)]
+pub(super) struct Comparison {
+    /// In words.
+    pub(super) wrong: Option<String>,
+    /// Element, found, expected, |a − b|.
+    pub(super) absolute: Option<(usize, f64, f64, f64)>,
+    /// The same, |a − b| as a share of |b|, or of the absolute tolerance where b is smaller than that.
+    pub(super) relative: Option<(usize, f64, f64, f64)>,
+}
+
+impl Comparison {
+    fn look(&mut self, i: usize, a: f64, b: f64, difference: f64, tolerance: &Tolerance) {
+        let larger = |than: &Option<(usize, f64, f64, f64)>, by: f64| by.is_finite() && than.is_none_or(|t| by > t.3);
+        if larger(&self.absolute, difference) {
+            self.absolute = Some((i, a, b, difference));
+        }
+        let share = if difference == 0.0 { 0.0 } else { difference / b.abs().max(tolerance.absolute) };
+        if larger(&self.relative, share) {
+            self.relative = Some((i, a, b, share));
+        }
+    }
+}
+
 /// `|a − b| ≤ absolute + relative · |b|`; NaN equals NaN only, an infinity itself only.
-pub(super) fn compare(spec: &TensorSpec, actual: &[u8], expected: &[u8], tolerance: &Tolerance) -> Result<(), String> {
+pub(super) fn compare(spec: &TensorSpec, actual: &[u8], expected: &[u8], tolerance: &Tolerance) -> Comparison {
+    let mut found = Comparison::default();
     if actual.len() != expected.len() {
-        return Err(format!("{} bytes instead of {}", actual.len(), expected.len()));
+        found.wrong = Some(format!("{} bytes instead of {}", actual.len(), expected.len()));
+        return found;
     }
     // An f64 does not tell neighbours apart above 2⁵³.
     if matches!(spec.datatype, DataType::Int64 | DataType::Uint64) {
         let signed = spec.datatype == DataType::Int64;
         for (i, (a, b)) in integers(actual, signed).zip(integers(expected, signed)).enumerate() {
-            if (a - b).abs() as f64 > tolerance.absolute + tolerance.relative * b.abs() as f64 {
-                return Err(format!("element {i} is {a}, expected {b}"));
+            let difference = (a - b).abs() as f64;
+            if difference > tolerance.absolute + tolerance.relative * b.abs() as f64 {
+                found.wrong.get_or_insert_with(|| format!("element {i} is {a}, expected {b}"));
             }
+            found.look(i, a as f64, b as f64, difference, tolerance);
         }
-        return Ok(());
+        return found;
     }
     for (i, (a, b)) in elements(spec.datatype, actual).zip(elements(spec.datatype, expected)).enumerate() {
         // With an infinity the right side would be infinite too, and everything below it.
-        let near = a.is_finite() && b.is_finite() && (a - b).abs() <= tolerance.absolute + tolerance.relative * b.abs();
+        let finite = a.is_finite() && b.is_finite();
+        let near = finite && (a - b).abs() <= tolerance.absolute + tolerance.relative * b.abs();
         if !(a == b || near || (a.is_nan() && b.is_nan())) {
-            return Err(format!("element {i} is {a}, expected {b}"));
+            found.wrong.get_or_insert_with(|| format!("element {i} is {a}, expected {b}"));
+        }
+        if finite {
+            found.look(i, a, b, (a - b).abs(), tolerance);
         }
     }
-    Ok(())
+    found
 }
 
 /// 64-bit integers, with room for their differences.

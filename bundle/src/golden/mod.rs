@@ -16,9 +16,10 @@ use std::collections::BTreeMap;
 
 use compare::{argmax, compare, one_row};
 use safetensors::{dtype_name, headers};
+use tally::larger;
 
 pub use safetensors::write;
-pub use tally::{Tally, VectorResult};
+pub use tally::{Deviation, Tally, VectorResult};
 
 use crate::{Contract, DataType, GoldenMatch, TensorSpec};
 
@@ -266,11 +267,21 @@ impl Golden {
                 result.values.get_or_insert(sentence);
                 continue;
             };
-            if by_value
-                && let Some(expected) = self.output(vector, name)
-                && let Err(e) = compare(spec, actual, expected, &verification.tolerance)
-            {
-                result.values.get_or_insert(format!("vector {vector}, output {name:?}: {e}"));
+            if let Some(expected) = self.output(vector, name) {
+                let compared = compare(spec, actual, expected, &verification.tolerance);
+                if let Some(wrong) = compared.wrong.filter(|_| by_value) {
+                    result.values.get_or_insert(format!("vector {vector}, output {name:?}: {wrong}"));
+                }
+                let deviation = |(element, found, expected, by): (usize, f64, f64, f64)| Deviation {
+                    output: name.clone(),
+                    vector: vector as u64,
+                    element: element as u64,
+                    found,
+                    expected,
+                    by,
+                };
+                result.absolute = larger(result.absolute.take(), compared.absolute.map(deviation));
+                result.relative = larger(result.relative.take(), compared.relative.map(deviation));
             }
             if verification.golden_match == GoldenMatch::ArgMax {
                 let found = argmax(spec, actual);

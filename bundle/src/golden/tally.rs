@@ -1,14 +1,38 @@
 //! What vectors add up to: a judgement in one sentence.
 
+use serde::{Deserialize, Serialize};
+
 use crate::{Contract, GoldenMatch};
 
+/// The largest difference that was seen between a number and what was expected of it, and where.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Deviation {
+    /// The output's name.
+    pub output: String,
+    /// Which golden vector, from 0.
+    pub vector: u64,
+    /// Which element of the output, row-major, from 0.
+    pub element: u64,
+    /// The number.
+    pub found: f64,
+    /// What it should be.
+    pub expected: f64,
+    /// The difference, in the output's unit or as a share.
+    pub by: f64,
+}
+
 /// What was wrong with one vector, if anything.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct VectorResult {
     /// `outputs/` were not met within tolerance.
     pub values: Option<String>,
     /// `labels/` were not met.
     pub label: Option<String>,
+    /// Largest difference in the output's unit, of finite numbers; allowed or not.
+    pub absolute: Option<Deviation>,
+    /// Largest difference as a share of what is expected, or of the absolute tolerance where less than that is expected.
+    pub relative: Option<Deviation>,
 }
 
 /// Adds vectors up to a judgement.
@@ -19,6 +43,16 @@ pub struct Tally {
     wrong_labels: u64,
     first_value: Option<String>,
     first_label: Option<String>,
+    absolute: Option<Deviation>,
+    relative: Option<Deviation>,
+}
+
+/// The larger of two, the first one of equals.
+pub(super) fn larger(before: Option<Deviation>, next: Option<Deviation>) -> Option<Deviation> {
+    match (before, next) {
+        (Some(before), Some(next)) => Some(if next.by > before.by { next } else { before }),
+        (before, next) => before.or(next),
+    }
 }
 
 impl Tally {
@@ -29,6 +63,21 @@ impl Tally {
         self.wrong_labels += u64::from(result.label.is_some());
         self.first_value = self.first_value.take().or(result.values);
         self.first_label = self.first_label.take().or(result.label);
+        self.absolute = larger(self.absolute.take(), result.absolute);
+        self.relative = larger(self.relative.take(), result.relative);
+    }
+
+    /// The largest differences that were seen, allowed or not: in the output's unit, and as a share.
+    pub const fn worst(&self) -> (Option<&Deviation>, Option<&Deviation>) {
+        (self.absolute.as_ref(), self.relative.as_ref())
+    }
+
+    /// Vectors that have what the contract compares.
+    pub const fn matching(&self, contract: &Contract) -> u64 {
+        self.vectors.saturating_sub(match contract.verification.golden_match {
+            GoldenMatch::Values => self.wrong_values,
+            GoldenMatch::ArgMax => self.wrong_labels,
+        })
     }
 
     /// Vectors counted.

@@ -74,6 +74,8 @@ pub enum Command {
     /// Rollouts.
     #[command(subcommand)]
     Rollout(Rollout),
+    /// What happened to deployments, the newest last: verdicts per target, and how rollouts went.
+    Events(Events),
     /// Print a completion script for a shell.
     Completion {
         /// Which shell.
@@ -94,6 +96,15 @@ fn per_mille(text: &str) -> Result<u32, String> {
     share.ok_or_else(wrong)
 }
 
+/// How answers are compared with golden vectors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Matching {
+    /// Every number within the tolerance.
+    Values,
+    /// The index of the largest number is the label.
+    ArgMax,
+}
+
 /// What a model leaves open, and the limits it is judged by.
 #[derive(Debug, ClapArgs)]
 pub struct Model {
@@ -103,6 +114,15 @@ pub struct Model {
     /// How many of the golden vectors must match, as `spec.verification.golden.minMatching`.
     #[arg(long, value_name = "PERCENT", default_value = "100%", value_parser = per_mille, requires = "golden")]
     pub min_matching: u32,
+    /// What is compared, as `spec.verification.golden.match`; without it labels where the file has any, else numbers.
+    #[arg(long = "match", value_name = "HOW", value_enum, requires = "golden")]
+    pub matching: Option<Matching>,
+    /// How far numbers may be from those of the golden vectors, in the output's unit.
+    #[arg(long, value_name = "NUMBER", default_value_t = 1e-4, requires = "golden")]
+    pub absolute: f64,
+    /// The same, as a share of the expected number.
+    #[arg(long, value_name = "NUMBER", default_value_t = 1e-3, requires = "golden")]
+    pub relative: f64,
     /// Shape of an input that the model leaves open, as `image=1x3x224x224`. Repeatable.
     #[arg(long = "shape", value_name = "NAME=SHAPE")]
     pub shapes: Vec<String>,
@@ -112,6 +132,9 @@ pub struct Model {
     /// Most memory that one instance may take.
     #[arg(long, value_name = "BYTES", default_value = "256Mi")]
     pub memory_limit: Bytes,
+    /// Instances that serve at once.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub instances: u32,
     /// From dequeue to answer; without it derived from the predicted time.
     #[arg(long, value_name = "DURATION")]
     pub deadline: Option<Millis>,
@@ -122,8 +145,9 @@ pub struct Check {
     /// The model.
     #[arg(value_name = "FILE.onnx")]
     pub file: PathBuf,
-    /// A built-in hardware target; repeatable. Without it all of them, and one that fits is enough.
-    #[arg(short, long = "target", value_name = "TARGET")]
+    /// A built-in hardware target, or the file of a HardwareTarget (`press.yaml`); repeatable, also as `a,b`; `all` is every
+    /// built-in one. Without it all of them, and one that fits is enough.
+    #[arg(short, long = "target", value_name = "TARGET", value_delimiter = ',')]
     pub targets: Vec<String>,
     #[command(flatten)]
     pub model: Model,
@@ -136,7 +160,7 @@ pub struct Compile {
     /// The model.
     #[arg(value_name = "FILE.onnx")]
     pub file: PathBuf,
-    /// A built-in hardware target.
+    /// A built-in hardware target, or the file of a HardwareTarget.
     #[arg(short, long, value_name = "TARGET")]
     pub target: String,
     /// Where the bundle goes; made if it is not there.
@@ -253,6 +277,17 @@ pub enum Gateways {
         #[command(flatten)]
         output: Output,
     },
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Events {
+    /// The ModelDeployment; without it all of them.
+    pub name: Option<String>,
+    /// Its namespace.
+    #[arg(short, long, default_value = "default")]
+    pub namespace: String,
+    #[command(flatten)]
+    pub output: Output,
 }
 
 /// Which deployment.

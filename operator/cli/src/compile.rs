@@ -13,7 +13,7 @@ use crate::{models, progress};
 
 /// `compile`.
 pub fn run(command: &Compile) -> Result<(), Failure> {
-    let target = models::targets(std::slice::from_ref(&command.target))?.remove(0);
+    let target = models::target(&command.target)?;
     let name = command.name.as_deref();
     let request = models::request(&command.file, target, &command.model, name, &command.model_version)?;
     let artifacts = match build(&request)? {
@@ -21,7 +21,10 @@ pub fn run(command: &Compile) -> Result<(), Failure> {
         CompileOutcome::Refused(verdict) => {
             let refused = [Checked { target: command.target.clone(), verdict }];
             print(command.output.format, &refused[0], |_| table(&refused))?;
-            return Err(Failure::No(None));
+            return Err(match refused[0].verdict.reason.is_bad_input() {
+                true => Failure::BadInput(None),
+                false => Failure::No(None),
+            });
         }
     };
     let (bundle, manifest) = Bundle::of(&artifacts)?;
@@ -56,6 +59,9 @@ pub fn build(request: &CompileRequest) -> Result<CompileOutcome, Failure> {
 pub fn built(request: &CompileRequest) -> Result<Box<Artifacts>, Failure> {
     match build(request)? {
         CompileOutcome::Built(artifacts) => Ok(artifacts),
+        CompileOutcome::Refused(verdict) if verdict.reason.is_bad_input() => {
+            Err(Failure::BadInput(Some(verdict.message)))
+        }
         CompileOutcome::Refused(verdict) => Err(Failure::No(Some(verdict.message))),
     }
 }

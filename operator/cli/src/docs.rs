@@ -13,6 +13,7 @@ pub fn markdown(mut command: Command) -> String {
          keep their fields.\n\n## Exit codes\n\n",
     );
     out.push_str(crate::exit::TABLE);
+    out.push_str(include_str!("verdict.md"));
     section(&mut out, &command, &[]);
     out
 }

@@ -35,6 +35,7 @@ fn local(command: &Infer) -> Result<Value, Failure> {
         let request = models::request(path, models::host()?, &models::plain(&command.shapes), None, "0.0.0")?;
         let artifacts = compile::built(&request).map_err(|failure| match failure {
             Failure::No(Some(why)) => Failure::No(Some(format!("{}: {why}", path.display()))),
+            Failure::BadInput(Some(why)) => Failure::BadInput(Some(format!("{}: {why}", path.display()))),
             other => other,
         })?;
         let contract: Contract = serde_json::from_slice(&artifacts.contract).context("the compiler's contract")?;

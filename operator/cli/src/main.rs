@@ -6,6 +6,7 @@ mod check;
 mod compile;
 mod docs;
 mod duration;
+mod events;
 mod exit;
 mod fleet;
 mod http;
@@ -63,6 +64,7 @@ fn run(args: &Args) -> Result<(), Failure> {
         Command::Token(c) => fleet::token(&args.operator, c),
         Command::Gateways(c) => fleet::gateways(&args.operator, c),
         Command::Rollout(c) => rollout::run(&args.operator, c),
+        Command::Events(c) => events::run(&args.operator, c),
         Command::Completion { shell } => {
             let mut command = args::command();
             let name = command.get_name().to_owned();

@@ -8,11 +8,14 @@ use ballast_bundle::{GoldenMatch, Tolerance, Verification};
 use ballast_compiler::{CompileRequest, InputOverride, RuntimeLimits, TargetSpec, archive};
 use ballast_crds::{HardwareTarget, builtin_targets};
 
-use crate::args::Model;
+use crate::args::{Matching, Model};
 use crate::duration::Bytes;
+use crate::exit::Failure;
 
 /// ONNX files are protobuf messages, which end at 2 GiB.
 const MAX_MODEL_BYTES: u64 = 2 << 30;
+/// A HardwareTarget is a screen of text.
+const MAX_YAML_BYTES: u64 = 1 << 20;
 
 /// A file within a bound, with its name in the error.
 pub fn read(path: &Path, limit: u64) -> anyhow::Result<Vec<u8>> {
@@ -29,26 +32,53 @@ pub fn read(path: &Path, limit: u64) -> anyhow::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Built-in targets of these names; all of them when there are none.
-pub fn targets(names: &[String]) -> anyhow::Result<Vec<TargetSpec>> {
-    let all = builtin_targets();
-    let name = |t: &HardwareTarget| t.metadata.name.clone().unwrap_or_default();
-    if names.is_empty() {
-        return all.iter().map(target).collect();
+/// Targets of these names, each once; all built-in ones when there are none.
+pub fn targets(names: &[String]) -> Result<Vec<TargetSpec>, Failure> {
+    let mut found: Vec<TargetSpec> = Vec::new();
+    let all = || builtin_targets().iter().map(|t| spec(t)).collect::<anyhow::Result<Vec<_>>>();
+    for name in names {
+        found.extend(if name == "all" { all()? } else { vec![target(name)?] });
     }
-    names
-        .iter()
-        .map(|wanted| {
-            let found = all.iter().find(|t| name(t) == *wanted).ok_or_else(|| {
-                let known: Vec<String> = all.iter().map(name).collect();
-                anyhow!("there is no built-in hardware target {wanted:?}; there are {}", known.join(", "))
-            })?;
-            target(found)
-        })
-        .collect()
+    if names.is_empty() {
+        found = all()?;
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    found.retain(|t| seen.insert(t.name.clone()));
+    Ok(found)
 }
 
-fn target(object: &HardwareTarget) -> anyhow::Result<TargetSpec> {
+/// A built-in target by its name, or a HardwareTarget in a file.
+pub fn target(wanted: &str) -> Result<TargetSpec, Failure> {
+    let all = builtin_targets();
+    let name = |t: &HardwareTarget| t.metadata.name.clone().unwrap_or_default();
+    if let Some(found) = all.iter().find(|t| name(t) == *wanted) {
+        return Ok(spec(found)?);
+    }
+    if wanted.contains('/') || wanted.ends_with(".yaml") || wanted.ends_with(".yml") {
+        return Ok(spec(&written(Path::new(wanted))?)?);
+    }
+    let known: Vec<String> = all.iter().map(name).collect();
+    Err(Failure::Usage(format!(
+        "there is no built-in hardware target {wanted:?}; there are {}; one of your own is named by its file, like ./{wanted}.yaml",
+        known.join(", ")
+    )))
+}
+
+/// The first HardwareTarget of a file, admitted as the operator would admit it.
+fn written(path: &Path) -> anyhow::Result<HardwareTarget> {
+    let bytes = read(path, MAX_YAML_BYTES)?;
+    let text = String::from_utf8(bytes).with_context(|| format!("{} is no text", path.display()))?;
+    let documents: Vec<serde_json::Value> = serde_saphyr::from_multiple(&text)
+        .with_context(|| format!("{} is no YAML that can be read", path.display()))?;
+    let found = documents.iter().find(|d| d["kind"] == "HardwareTarget");
+    let document = found.with_context(|| format!("{} has no document of kind HardwareTarget", path.display()))?;
+    let admitted = ballast_crds::validate::Admission::default()
+        .admit(document, None)
+        .map_err(|refused| anyhow!("{}: {refused}", path.display()))?;
+    Ok(serde_json::from_value(admitted)?)
+}
+
+fn spec(object: &HardwareTarget) -> anyhow::Result<TargetSpec> {
     let spec = &object.spec;
     let speed = |of: fn(&ballast_crds::TargetSpeed) -> &ballast_crds::Decimal| {
         spec.speed.as_ref().map_or(Ok(0.0), |s| of(s).value())
@@ -103,15 +133,18 @@ pub fn request(
     model: &Model,
     name: Option<&str>,
     version: &str,
-) -> anyhow::Result<CompileRequest> {
+) -> Result<CompileRequest, Failure> {
     if file.is_dir() {
-        bail!("{} is a directory: name the ONNX file in it", file.display());
+        return Err(Failure::Failed(format!("{} is a directory: name the ONNX file in it", file.display())));
     }
     let stem = file.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
     let golden =
         model.golden.as_deref().map(|path| read(path, ballast_bundle::golden::MAX_GOLDEN_BYTES as u64)).transpose()?;
     // A file with labels says what it wants to be judged by.
-    let by_label = golden.as_deref().is_some_and(has_labels);
+    let by_label = match model.matching {
+        Some(matching) => matching == Matching::ArgMax,
+        None => golden.as_deref().is_some_and(has_labels),
+    };
     Ok(CompileRequest {
         model: model_and_files(file)?,
         model_name: name.map_or(stem, str::to_owned),
@@ -122,13 +155,13 @@ pub fn request(
         runtime: RuntimeLimits {
             memory_limit: model.memory_limit.0,
             deadline_millis: model.deadline.map(|d| d.0),
-            instances: 1,
+            instances: model.instances,
             max_queue: 16,
         },
         verification: Verification {
             golden_match: if by_label { GoldenMatch::ArgMax } else { GoldenMatch::Values },
             min_matching_per_mille: model.min_matching,
-            tolerance: Tolerance { absolute: 1e-4, relative: 1e-3 },
+            tolerance: Tolerance { absolute: model.absolute, relative: model.relative },
             finite_outputs: true,
             max_latency_p99_millis: None,
             user_golden: false,
@@ -142,6 +175,10 @@ pub fn plain(shapes: &[String]) -> Model {
     Model {
         golden: None,
         min_matching: 1000,
+        matching: None,
+        absolute: 1e-4,
+        relative: 1e-3,
+        instances: 1,
         shapes: shapes.to_vec(),
         values: Vec::new(),
         memory_limit: Bytes(4 << 30),
@@ -156,7 +193,12 @@ fn has_labels(golden: &[u8]) -> bool {
     header.is_some_and(|h| h.keys().any(|k| k.starts_with("labels/")))
 }
 
-fn overrides(shapes: &[String], values: &[String]) -> anyhow::Result<Vec<InputOverride>> {
+/// What a model leaves open, as typed.
+fn overrides(shapes: &[String], values: &[String]) -> Result<Vec<InputOverride>, Failure> {
+    read_overrides(shapes, values).map_err(|e| Failure::Usage(format!("{e:#}")))
+}
+
+fn read_overrides(shapes: &[String], values: &[String]) -> anyhow::Result<Vec<InputOverride>> {
     let mut out = Vec::new();
     for text in shapes {
         let (name, shape) = text.split_once('=').with_context(|| format!("{text:?}: write NAME=1x3x224x224"))?;
@@ -168,8 +210,15 @@ fn overrides(shapes: &[String], values: &[String]) -> anyhow::Result<Vec<InputOv
     }
     for text in values {
         let (name, value) = text.split_once('=').with_context(|| format!("{text:?}: write NAME=NUMBER"))?;
-        let value: f64 = value.parse().with_context(|| format!("{text:?}: {value:?} is not a number"))?;
-        out.push(InputOverride { name: name.to_owned(), shape: None, value: Some(vec![value]) });
+        let value = value
+            .split(',')
+            .map(|v| v.parse().with_context(|| format!("{text:?}: {v:?} is not a number")))
+            .collect::<anyhow::Result<Vec<f64>>>()?;
+        // A shape and a value of one input belong together.
+        match out.iter_mut().find(|o| o.name == name) {
+            Some(known) => known.value = Some(value),
+            None => out.push(InputOverride { name: name.to_owned(), shape: None, value: Some(value) }),
+        }
     }
     Ok(out)
 }
@@ -182,8 +231,10 @@ mod tests {
     fn every_built_in_target_can_be_compiled_for() {
         let all = targets(&[]).unwrap();
         assert!(all.iter().any(|t| t.name.as_str() == "x86-64-v3" && t.gflops > 1.0 && t.memory_bandwidth > 1e9));
-        let error = targets(&["z80".into()]).unwrap_err().to_string();
+        let Err(Failure::Usage(error)) = targets(&["z80".into()]) else { panic!("there is one") };
         assert!(error.contains("\"z80\"") && error.contains("cortex-a76"), "{error}");
+        let twice = targets(&["x86-64".into(), "all".into(), "x86-64".into()]).unwrap();
+        assert_eq!((twice.len(), twice[0].name.as_str()), (all.len(), "x86-64"));
     }
 
     #[test]

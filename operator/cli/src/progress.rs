@@ -16,6 +16,17 @@ pub fn during<T>(text: impl Into<String>, work: impl FnOnce() -> T) -> T {
     result
 }
 
+/// Runs `work` under a spinner whose text it changes as it goes.
+pub fn steps<T>(text: impl Into<String>, work: impl FnOnce(&dyn Fn(String)) -> T) -> T {
+    if !std::io::stderr().is_terminal() {
+        return work(&|_| ());
+    }
+    let bar = spinner(text);
+    let result = work(&|text| bar.set_message(text));
+    bar.finish_and_clear();
+    result
+}
+
 /// A spinner that turns until it is cleared.
 pub fn spinner(text: impl Into<String>) -> ProgressBar {
     let bar = ProgressBar::new_spinner().with_message(text.into());

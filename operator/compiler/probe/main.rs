@@ -87,16 +87,7 @@ fn refused(message: String) -> CompileOutcome {
 }
 
 fn verdict(fits: bool, reason: VerdictReason, message: String) -> Verdict {
-    Verdict {
-        fits,
-        reason,
-        unsupported: vec![],
-        peak_memory_bytes: 0,
-        size_bytes: 0,
-        gflop: 0.0,
-        predicted_latency_millis: 0.0,
-        message,
-    }
+    Verdict { fits, ..Verdict::new(reason, message) }
 }
 
 #[allow(unconditional_recursion)]

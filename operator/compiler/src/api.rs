@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use ballast_bundle::{TargetName, Verification};
 
+use crate::Verdict;
+
 /// Grows by one whenever the same model and target would give other bytes. A test holds digests of known models beside it.
 pub const COMPILER_VERSION: u32 = 4;
 
@@ -91,6 +93,7 @@ pub struct CompileRequest {
 
 /// What came of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[allow(clippy::large_enum_variant, reason = "there is one per compilation, beside megabytes of weights")]
 #[serde(rename_all = "camelCase", tag = "outcome")]
 pub enum CompileOutcome {
     /// It fits: everything that a bundle is made of.
@@ -104,6 +107,14 @@ impl CompileOutcome {
     pub const fn verdict(&self) -> &Verdict {
         match self {
             Self::Built(artifacts) => &artifacts.verdict,
+            Self::Refused(verdict) => verdict,
+        }
+    }
+
+    /// The verdict alone.
+    pub fn into_verdict(self) -> Verdict {
+        match self {
+            Self::Built(artifacts) => artifacts.verdict,
             Self::Refused(verdict) => verdict,
         }
     }
@@ -127,70 +138,6 @@ pub struct Artifacts {
     pub golden: Vec<u8>,
     /// With `fits` true.
     pub verdict: Verdict,
-}
-
-/// Why a model fits or does not. The first that applies, in this order after `Fits`; the message names them all.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum VerdictReason {
-    /// It fits.
-    Fits,
-    /// Not an ONNX file, or cut off, or one that contradicts itself.
-    NotOnnx,
-    /// Operators that are not known, or that the target denies; all are listed.
-    UnsupportedOperators,
-    /// Tensors of types that are not supported.
-    UnsupportedType,
-    /// Dimensions are left open; the message has the YAML that closes them.
-    OpenDimensions,
-    /// `spec.model.inputs` names what the model does not have, or shapes that do not work out.
-    InvalidInputs,
-    /// It needs more memory than one instance may take on this target.
-    MemoryExceeded,
-    /// The predicted time is above the deadline.
-    DeadlineExceeded,
-    /// The golden file cannot be used with this model.
-    InvalidGolden,
-    /// The model does not do what the user's golden vectors ask, or the compiled plan not what the reference does.
-    GoldenMismatch,
-    /// A step of the model cannot be lowered; this is a gap of the compiler.
-    NotLowered,
-}
-
-/// One operator that is not supported at one node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct UnsupportedOperator {
-    /// With its domain when that is not ONNX's own, as in `com.microsoft.Attention`.
-    pub operator: String,
-    /// The node's name, or that of its first output.
-    pub node: String,
-    /// What would do instead, or what exactly of it is not supported.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub nearest: Option<String>,
-}
-
-/// Whether a model fits a target, with numbers; reached before a byte is shipped. Numbers are 0 where it was not possible to
-/// know them.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Verdict {
-    /// Whether a bundle can be made.
-    pub fits: bool,
-    /// Why, or why not.
-    pub reason: VerdictReason,
-    /// All of them.
-    #[serde(default)]
-    pub unsupported: Vec<UnsupportedOperator>,
-    /// The guest's whole memory, bytes, of one instance.
-    pub peak_memory_bytes: u64,
-    /// Plan and weights, bytes.
-    pub size_bytes: u64,
-    /// 10⁹ f32 operations per inference (a multiply-add is two).
-    pub gflop: f64,
-    /// From `gflop`, bytes moved and the target's speed; 0 when that is not known.
-    pub predicted_latency_millis: f64,
-    /// What a person reads: what is wrong, where, and what to do; also notes on what was assumed.
-    pub message: String,
 }
 
 mod base64_bytes {

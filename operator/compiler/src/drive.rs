@@ -1,43 +1,73 @@
 //! The way of a model through the rooms: import, lower, contract, golden vectors, verdict.
 
-use ballast_bundle::{Contract, Limits, TensorSpec};
+use std::collections::BTreeMap;
+
+use ballast_bundle::{Contract, Limits, TargetName, TensorSpec};
 
 use crate::golden::{self, Refusal};
-use crate::import::{self, Imported};
+use crate::import::{self, Findings, Imported};
 use crate::ir::{Graph, ValueId};
+use crate::judge::{judge, mebibytes};
 use crate::lower::{LowerError, Lowered, lower};
-use crate::{Artifacts, CompileOutcome, CompileRequest, UnsupportedOperator, Verdict, VerdictReason, cost};
+use crate::onnx::Dimension;
+use crate::{Artifacts, CompileOutcome, CompileRequest, OpenInput, TargetSpec, UnsupportedOperator, Verdict};
+use crate::{VerdictReason, cost};
 
 /// The runner ABI that plans are made for: `edge-runtime/runner/ABI.md`.
 const RUNNER_ABI: u32 = 1 << 16;
-/// Shortest deadline that is derived: a small busy machine takes a process off the CPU for tenths of a second.
-const MIN_DEADLINE_MILLIS: f64 = 500.0;
-/// Longest deadline that is derived.
-const MAX_DEADLINE_MILLIS: f64 = 60_000.0;
-/// How much slower than predicted an inference may be before it is cut off.
-const DEADLINE_FACTOR: f64 = 10.0;
-/// What a deadline is derived from where the target's speed is not known: the slowest built-in target.
-const UNKNOWN_GFLOPS: f64 = 0.5;
+
+/// A model as far as no target has a say in it, but for the operators that it denies.
+struct Read {
+    /// With the user's shapes; with suggested ones where the user's leave something open. `None` where no graph can be had.
+    graph: Option<(Graph, cost::Cost)>,
+    notes: Vec<String>,
+    /// Empty when nothing is wrong so far.
+    findings: Findings,
+}
 
 /// A model that got as far as a plan.
-struct Compiled {
-    graph: Graph,
+struct Compiled<'r> {
+    graph: &'r Graph,
     lowered: Lowered,
     cost: cost::Cost,
 }
 
 /// Whether the model fits the target, with numbers; everything that is wrong at once. No golden vectors are run.
 pub fn check(request: &CompileRequest) -> Verdict {
-    match plan(request) {
-        Ok((_, verdict)) | Err(verdict) => verdict,
+    verdict(request, &request.target, &read(request, &request.target.deny))
+}
+
+/// The same for many targets, in their order: the model is read once for all that deny the same operators. `request.target` does
+/// not count. `begun` hears of each target before it is looked at.
+pub fn check_targets(
+    request: &CompileRequest,
+    targets: &[TargetSpec],
+    mut begun: impl FnMut(&TargetName),
+) -> Vec<Verdict> {
+    let mut known: BTreeMap<&[String], Read> = BTreeMap::new();
+    let mut verdicts = Vec::with_capacity(targets.len());
+    for target in targets {
+        begun(&target.name);
+        let read = known.entry(&target.deny).or_insert_with(|| read(request, &target.deny));
+        verdicts.push(verdict(request, target, read));
+    }
+    verdicts
+}
+
+fn verdict(request: &CompileRequest, target: &TargetSpec, read: &Read) -> Verdict {
+    match plan(request, target, read) {
+        Ok((_, verdict)) => verdict,
+        Err(verdict) => *verdict,
     }
 }
 
 /// Compiles in this process. The caller proves the result before it signs it.
 pub fn compile(request: &CompileRequest) -> CompileOutcome {
-    let (compiled, mut verdict) = match plan(request) {
+    let read = read(request, &request.target.deny);
+    let (compiled, mut verdict) = match plan(request, &request.target, &read) {
         Ok((compiled, verdict)) if verdict.fits => (compiled, verdict),
-        Ok((_, verdict)) | Err(verdict) => return CompileOutcome::Refused(verdict),
+        Ok((_, verdict)) => return CompileOutcome::Refused(verdict),
+        Err(verdict) => return CompileOutcome::Refused(*verdict),
     };
     if request.golden.is_none() {
         verdict.message.push_str(
@@ -45,45 +75,161 @@ pub fn compile(request: &CompileRequest) -> CompileOutcome {
         );
     }
     let contract = contract(request, &compiled, &verdict);
-    let golden =
-        golden::golden(&compiled.graph, &contract, request.golden.as_deref(), &request.model, compiled.cost.flop);
-    let refuse = |reason, message| CompileOutcome::Refused(Verdict { fits: false, reason, message, ..verdict.clone() });
-    let golden = match golden {
-        Ok(golden) => golden,
-        Err(Refusal::Invalid(message)) => return refuse(VerdictReason::InvalidGolden, message),
-        Err(Refusal::Mismatch(message)) => return refuse(VerdictReason::GoldenMismatch, message),
+    let made = golden::golden(compiled.graph, &contract, request.golden.as_deref(), &request.model, compiled.cost.flop);
+    let golden = match made {
+        Ok((golden, accuracy)) => {
+            if let Some(accuracy) = &accuracy {
+                verdict.message.push_str(&format!("\nAccuracy: {accuracy}."));
+            }
+            verdict.accuracy = accuracy;
+            golden
+        }
+        Err(Refusal::Invalid(message)) => {
+            return CompileOutcome::Refused(verdict.refused(VerdictReason::InvalidGolden, message));
+        }
+        Err(Refusal::Mismatch(message, accuracy)) => {
+            let message = match &accuracy {
+                Some(accuracy) => format!("{message}\nAccuracy: {accuracy}."),
+                None => message,
+            };
+            verdict.accuracy = accuracy.map(|a| *a);
+            return CompileOutcome::Refused(verdict.refused(VerdictReason::GoldenMismatch, message));
+        }
     };
     // A contract is plain data with string keys: it always has a JSON form.
     let Ok(contract) = serde_json::to_vec(&contract) else {
-        return refuse(VerdictReason::NotLowered, "The contract has no JSON form.".to_owned());
+        let message = "The contract has no JSON form.".to_owned();
+        return CompileOutcome::Refused(verdict.refused(VerdictReason::NotLowered, message));
     };
     let Lowered { plan, weights, .. } = compiled.lowered;
     CompileOutcome::Built(Box::new(Artifacts { weights, plan, contract, golden, verdict }))
 }
 
-fn refused(reason: VerdictReason, unsupported: Vec<UnsupportedOperator>, message: String) -> Verdict {
+/// Imports the model; where it leaves dimensions open, once more with shapes that may do, so that all else can be said.
+fn read(request: &CompileRequest, deny: &[String]) -> Read {
+    let costed = |graph: Graph| {
+        let cost = cost::cost(&graph);
+        (graph, cost)
+    };
+    let mut findings = match import::import(&request.model, &request.inputs, deny) {
+        Ok(Imported { graph, notes, .. }) => {
+            return Read { graph: Some(costed(graph)), notes, findings: Findings::default() };
+        }
+        Err(findings) => *findings,
+    };
+    let (mut graph, mut notes) = (None, Vec::new());
+    if !findings.open.is_empty() {
+        let open = std::mem::take(&mut findings.open);
+        for suggested in import::suggestions(&open) {
+            // Wrong inputs, or a model that contradicts itself, are not mended by any numbers.
+            let hopeless = !findings.inputs.is_empty() || !findings.invalid.is_empty();
+            let inputs: Vec<_> = request
+                .inputs
+                .iter()
+                .filter(|i| i.shape.is_some() || i.value.is_some())
+                .chain(&suggested)
+                .cloned()
+                .collect();
+            let found = if hopeless { None } else { Some(import::import(&request.model, &inputs, deny)) };
+            let first = findings.suggested.is_empty();
+            match found {
+                Some(Ok(imported)) => {
+                    (graph, notes) = (Some(costed(imported.graph)), imported.notes);
+                    (findings.suggested, findings.tried) = (suggested, true);
+                    // What the census counted in branches that are not taken does not count.
+                    findings.unsupported.clear();
+                    break;
+                }
+                Some(Err(found)) if found.is_of_operators_only() => {
+                    (findings.suggested, findings.tried) = (suggested, true);
+                    (findings.unsupported, findings.types) = (found.unsupported, found.types);
+                    break;
+                }
+                Some(Err(_)) if first => findings.suggested = suggested,
+                Some(Err(_)) => {}
+                None => {
+                    findings.suggested = suggested;
+                    break;
+                }
+            }
+        }
+        findings.open = open;
+    }
+    Read { graph, notes, findings }
+}
+
+/// What findings say, without numbers.
+fn refused(request: &CompileRequest, read: &Read) -> Verdict {
+    let findings = &read.findings;
+    let suggested = |name: &str| findings.suggested.iter().find(|o| o.name == name).and_then(|o| o.shape.clone());
+    let dimension = |d: &Dimension| match d {
+        Dimension::Value(extent) => extent.to_string(),
+        Dimension::Open(name) if name.is_empty() => "?".to_owned(),
+        Dimension::Open(name) => name.clone(),
+    };
     Verdict {
-        fits: false,
-        reason,
-        unsupported,
-        peak_memory_bytes: 0,
-        size_bytes: 0,
-        gflop: 0.0,
-        predicted_latency_millis: 0.0,
-        message,
+        unsupported: findings.unsupported.clone(),
+        unsupported_types: findings.types.iter().cloned().collect(),
+        open_inputs: findings
+            .open
+            .iter()
+            .map(|input| OpenInput {
+                name: input.name.clone(),
+                dimensions: input.dims.as_ref().map(|dims| dims.iter().map(dimension).collect()),
+                suggested: suggested(&input.name),
+            })
+            .collect(),
+        inputs_yaml: (!findings.open.is_empty()).then(|| findings.yaml(&request.inputs)),
+        ..Verdict::new(findings.reason(), findings.message())
     }
 }
 
+/// What is missing for the numbers.
+fn unknown(findings: &Findings) -> Vec<String> {
+    if findings.not_onnx.is_some() {
+        return Vec::new();
+    }
+    let mut unknown = Vec::new();
+    if !findings.open.is_empty() && !findings.tried {
+        unknown.push(
+            "whether operators are supported in the form that single nodes use is known once every input has a shape"
+                .to_owned(),
+        );
+    }
+    let mut needs = Vec::new();
+    if !findings.open.is_empty() && !findings.tried {
+        needs.push("every input has a shape");
+    }
+    if !findings.unsupported.is_empty() || !findings.types.is_empty() {
+        needs.push("everything in the model is supported");
+    }
+    if !findings.inputs.is_empty() || !findings.invalid.is_empty() {
+        needs.push("the model and its inputs fit together");
+    }
+    unknown.push(format!("memory, size, GFLOP, time and accuracy are known once {}", needs.join(" and ")));
+    unknown
+}
+
 /// As far as it goes without running the model. `Ok` has a verdict that may still say no, with all its numbers.
-fn plan(request: &CompileRequest) -> Result<(Compiled, Verdict), Verdict> {
-    let Imported { graph, notes, .. } = import::import(&request.model, &request.inputs, &request.target.deny)
-        .map_err(|findings| refused(findings.reason(), findings.unsupported.clone(), findings.message()))?;
-    let cost = cost::cost(&graph);
-    let lowered = match lower(&graph, &request.target) {
+fn plan<'r>(
+    request: &CompileRequest,
+    target: &TargetSpec,
+    read: &'r Read,
+) -> Result<(Compiled<'r>, Verdict), Box<Verdict>> {
+    let nothing_wrong = read.findings.is_empty();
+    let Some((graph, cost)) = &read.graph else {
+        let mut verdict = refused(request, read);
+        verdict.unknown = unknown(&read.findings);
+        for line in &verdict.unknown {
+            verdict.message.push_str(&format!("\nNot known yet: {line}."));
+        }
+        return Err(Box::new(verdict));
+    };
+    let lowered = match lower(graph, target) {
         Ok(lowered) => lowered,
         Err(LowerError::TooLarge { what, bytes }) => {
             let message = format!("The model needs {what} of {}; the plan format ends below 2 GiB.", mebibytes(bytes));
-            return Err(refused(VerdictReason::MemoryExceeded, Vec::new(), message));
+            return Err(Box::new(Verdict::new(VerdictReason::MemoryExceeded, message)));
         }
         Err(LowerError::NotLowered(gaps)) => {
             let lines: Vec<String> =
@@ -98,122 +244,31 @@ fn plan(request: &CompileRequest) -> Result<(Compiled, Verdict), Verdict> {
                 node: gap.node,
                 nearest: Some(gap.detail),
             });
-            return Err(refused(VerdictReason::NotLowered, unsupported.collect(), message));
+            let unsupported = unsupported.collect();
+            return Err(Box::new(Verdict { unsupported, ..Verdict::new(VerdictReason::NotLowered, message) }));
         }
         Err(ref e @ LowerError::Plan(ref why)) => {
-            return Err(refused(
-                VerdictReason::NotLowered,
-                Vec::new(),
-                format!("This is a fault of the compiler: {e}: {why}."),
-            ));
+            let message = format!("This is a fault of the compiler: {e}: {why}.");
+            return Err(Box::new(Verdict::new(VerdictReason::NotLowered, message)));
         }
     };
-    let verdict = judge(request, &lowered, &cost, &notes);
-    Ok((Compiled { graph, lowered, cost }, verdict))
-}
-
-/// What one instance takes: the same sum as the sandbox makes.
-#[cfg(feature = "worker")]
-fn memory_needed(plan: u64, weights: u64, arena: u64) -> u64 {
-    ballast_sandbox::memory_needed(plan, weights, arena)
-}
-
-/// What one instance takes; a test holds it to the sandbox's sum.
-#[cfg(any(test, not(feature = "worker")))]
-#[cfg_attr(feature = "worker", allow(dead_code))]
-fn memory_needed_alone(plan: u64, weights: u64, arena: u64) -> u64 {
-    let pages = |bytes: u64| bytes.div_ceil(1 << 16).saturating_mul(1 << 16);
-    [plan, weights, arena].into_iter().fold(1 << 20, |sum: u64, part| sum.saturating_add(pages(part)))
-}
-
-#[cfg(not(feature = "worker"))]
-fn memory_needed(plan: u64, weights: u64, arena: u64) -> u64 {
-    memory_needed_alone(plan, weights, arena)
-}
-
-fn mebibytes(bytes: u64) -> String {
-    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
-}
-
-/// Milliseconds that the arithmetic and the traffic take one after the other.
-fn predict(cost: &cost::Cost, gflop: f64, gflops: f64, bandwidth: f64) -> f64 {
-    if gflops <= 0.0 {
-        return 0.0;
+    let mut verdict = judge(target, &request.runtime, &lowered, cost, &read.notes);
+    if !nothing_wrong {
+        // Numbers of the suggested shapes.
+        let said = refused(request, read);
+        verdict = Verdict {
+            fits: false,
+            reason: said.reason,
+            open_inputs: said.open_inputs,
+            inputs_yaml: said.inputs_yaml,
+            message: format!("{}\nWith these shapes: {}", said.message, verdict.message),
+            ..verdict
+        };
     }
-    let traffic = if bandwidth > 0.0 { cost.bytes as f64 / bandwidth } else { 0.0 };
-    (gflop / gflops + traffic) * 1000.0
+    Ok((Compiled { graph, lowered, cost: *cost }, verdict))
 }
 
-/// Numbers, and every limit that they break.
-fn judge(request: &CompileRequest, lowered: &Lowered, cost: &cost::Cost, notes: &[String]) -> Verdict {
-    let (target, runtime) = (&request.target, &request.runtime);
-    let (plan, weights) = (lowered.plan.len() as u64, lowered.weights.len() as u64);
-    let peak = memory_needed(plan, weights, lowered.arena_bytes);
-    let predicted = predict(cost, lowered.gflop, target.gflops, target.memory_bandwidth);
-    let mut reason = VerdictReason::Fits;
-    let mut lines = Vec::new();
-    let parts = format!(
-        "weights {}, activations {}, the rest plan and runner",
-        mebibytes(weights),
-        mebibytes(lowered.arena_bytes)
-    );
-    // One spare instance is kept warm.
-    let instances = u64::from(runtime.instances.max(1)) + 1;
-    if peak > runtime.memory_limit {
-        reason = VerdictReason::MemoryExceeded;
-        lines.push(format!(
-            "The model needs {} of memory on {}; runtime.memoryLimit allows {} ({parts}). Raise the limit or give a smaller variant.",
-            mebibytes(peak),
-            target.name,
-            mebibytes(runtime.memory_limit)
-        ));
-    }
-    if peak.saturating_mul(instances) > target.memory_bytes {
-        reason = VerdictReason::MemoryExceeded;
-        lines.push(format!(
-            "{instances} instances of {} (one of them a spare) need more than the {} that {} has ({parts}). Give a smaller \
-             variant, or fewer instances.",
-            mebibytes(peak),
-            mebibytes(target.memory_bytes),
-            target.name
-        ));
-    }
-    if let Some(deadline) = runtime.deadline_millis
-        && predicted > deadline as f64
-    {
-        if reason == VerdictReason::Fits {
-            reason = VerdictReason::DeadlineExceeded;
-        }
-        lines.push(format!(
-            "One inference is predicted to take {predicted:.1} ms on {} ({:.3} GFLOP at {:.2} GFLOP/s); runtime.deadline is \
-             {deadline} ms.",
-            target.name, lowered.gflop, target.gflops
-        ));
-    }
-    let fits = reason == VerdictReason::Fits;
-    if fits {
-        let time = if predicted > 0.0 { format!(", {predicted:.2} ms predicted") } else { String::new() };
-        lines.push(format!(
-            "Fits {}: {} of memory per instance ({parts}), {:.4} GFLOP{time}.",
-            target.name,
-            mebibytes(peak),
-            lowered.gflop
-        ));
-    }
-    lines.extend(notes.iter().map(|note| format!("Note: {note}.")));
-    Verdict {
-        fits,
-        reason,
-        unsupported: Vec::new(),
-        peak_memory_bytes: peak,
-        size_bytes: plan + weights,
-        gflop: lowered.gflop,
-        predicted_latency_millis: predicted,
-        message: lines.join("\n"),
-    }
-}
-
-fn contract(request: &CompileRequest, compiled: &Compiled, verdict: &Verdict) -> Contract {
+fn contract(request: &CompileRequest, compiled: &Compiled<'_>, verdict: &Verdict) -> Contract {
     let spec = |id: &ValueId, name: &str| {
         let value = compiled.graph.value(*id);
         TensorSpec {
@@ -222,12 +277,7 @@ fn contract(request: &CompileRequest, compiled: &Compiled, verdict: &Verdict) ->
             shape: value.shape.iter().map(|d| *d as u64).collect(),
         }
     };
-    let graph = &compiled.graph;
-    let deadline = request.runtime.deadline_millis.unwrap_or_else(|| {
-        let known = verdict.predicted_latency_millis > 0.0;
-        let predicted = if known { verdict.predicted_latency_millis } else { verdict.gflop / UNKNOWN_GFLOPS * 1000.0 };
-        (predicted * DEADLINE_FACTOR).clamp(MIN_DEADLINE_MILLIS, MAX_DEADLINE_MILLIS).ceil() as u64
-    });
+    let graph = compiled.graph;
     let mut verification = request.verification.clone();
     verification.user_golden = request.golden.is_some();
     Contract {
@@ -242,28 +292,10 @@ fn contract(request: &CompileRequest, compiled: &Compiled, verdict: &Verdict) ->
         outputs: graph.outputs.iter().zip(&graph.output_names).map(|(id, name)| spec(id, name)).collect(),
         limits: Limits {
             memory_bytes: verdict.peak_memory_bytes,
-            deadline_millis: deadline,
+            deadline_millis: verdict.deadline_millis,
             instances: request.runtime.instances.max(1),
             max_queue: request.runtime.max_queue,
         },
         verification,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #[cfg(feature = "worker")]
-    #[test]
-    fn memory_is_counted_as_the_sandbox_counts_it() {
-        for [plan, weights, arena] in [[0, 0, 0], [1, 1, 1], [65_536, 65_537, 12_345_678], [u64::MAX, 1, 1]] {
-            assert_eq!(super::memory_needed_alone(plan, weights, arena), super::memory_needed(plan, weights, arena));
-        }
-    }
-
-    #[test]
-    fn arithmetic_and_traffic_add_up() {
-        let cost = crate::cost::Cost { flop: 0, bytes: 2_000_000, weights: 0 };
-        assert!((super::predict(&cost, 0.5, 10.0, 1e9) - 52.0).abs() < 1e-9);
-        assert_eq!(super::predict(&cost, 0.5, 0.0, 1e9), 0.0);
     }
 }

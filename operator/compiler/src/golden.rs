@@ -3,6 +3,7 @@
 
 use ballast_bundle::{Contract, DataType, Digest, Golden, Tally, TensorSpec, golden};
 
+use crate::Accuracy;
 use crate::eval::evaluate;
 use crate::ir::{DType, Data, Graph, Tensor};
 
@@ -17,21 +18,34 @@ const MADE_WORK: u64 = 4_000_000_000;
 pub(crate) enum Refusal {
     /// The file cannot be used.
     Invalid(String),
-    /// The model does not do what it asks.
-    Mismatch(String),
+    /// The model does not do what it asks; how near it comes where that was measured.
+    Mismatch(String, Option<Box<Accuracy>>),
 }
 
-/// The bundle's golden file, for a model of `flop` operations.
+/// What vectors add up to.
+pub(crate) fn accuracy(tally: &Tally, contract: &Contract) -> Accuracy {
+    let (absolute, relative) = tally.worst();
+    Accuracy {
+        vectors: tally.vectors(),
+        matching: tally.matching(contract),
+        compared: contract.verification.golden_match,
+        needed_per_mille: contract.verification.min_matching_per_mille,
+        worst_absolute: absolute.cloned(),
+        worst_relative: relative.cloned(),
+    }
+}
+
+/// The bundle's golden file, for a model of `flop` operations; with what the user's vectors said of the model.
 pub(crate) fn golden(
     graph: &Graph,
     contract: &Contract,
     user: Option<&[u8]>,
     model: &[u8],
     flop: u64,
-) -> Result<Vec<u8>, Refusal> {
+) -> Result<(Vec<u8>, Option<Accuracy>), Refusal> {
     match user {
-        Some(bytes) => judged(graph, contract, bytes, flop),
-        None => made(graph, contract, Digest::of(model), flop),
+        Some(bytes) => judged(graph, contract, bytes, flop).map(|(golden, accuracy)| (golden, Some(accuracy))),
+        None => made(graph, contract, Digest::of(model), flop).map(|golden| (golden, None)),
     }
 }
 
@@ -43,7 +57,7 @@ fn all_finite(outputs: &[Tensor]) -> bool {
     outputs.iter().all(|t| t.floats().iter().all(|x| x.is_finite()))
 }
 
-fn judged(graph: &Graph, contract: &Contract, bytes: &[u8], flop: u64) -> Result<Vec<u8>, Refusal> {
+fn judged(graph: &Graph, contract: &Contract, bytes: &[u8], flop: u64) -> Result<(Vec<u8>, Accuracy), Refusal> {
     let invalid = |e: String| Refusal::Invalid(format!("The golden vectors cannot be used: {e}."));
     let golden = Golden::parse(bytes, &contract.inputs, &contract.outputs).map_err(|e| invalid(e.to_string()))?;
     golden.can_judge(contract).map_err(|e| invalid(e.to_string()))?;
@@ -75,15 +89,17 @@ fn judged(graph: &Graph, contract: &Contract, bytes: &[u8], flop: u64) -> Result
         tally.add(golden.check_users(vector, &pairs, contract));
         stacked.iter_mut().zip(&bytes).for_each(|(place, value)| place.extend_from_slice(value));
     }
+    let accuracy = accuracy(&tally, contract);
+    let mismatch = |message| Refusal::Mismatch(message, Some(Box::new(accuracy.clone())));
     tally
         .judge_users(contract)
-        .map_err(|e| Refusal::Mismatch(format!("The model does not do what the golden vectors ask: {e}.")))?;
+        .map_err(|e| mismatch(format!("The model does not do what the golden vectors ask: {e}.")))?;
     if let Some(vector) = not_finite {
-        return Err(Refusal::Mismatch(format!(
+        return Err(mismatch(format!(
             "The model answers golden vector {vector} with a number that is not finite; verification.finiteOutputs forbids it."
         )));
     }
-    Ok(golden.with_outputs(contract, &stacked))
+    Ok((golden.with_outputs(contract, &stacked), accuracy))
 }
 
 fn made(graph: &Graph, contract: &Contract, seed: Digest, flop: u64) -> Result<Vec<u8>, Refusal> {
@@ -125,6 +141,7 @@ fn made(graph: &Graph, contract: &Contract, seed: Digest, flop: u64) -> Result<V
             "The model answers random inputs with numbers that are not finite; give golden vectors of your own \
              (verification.golden)."
                 .to_owned(),
+            None,
         ));
     }
     let stack = |kind: &str, specs: &[TensorSpec]| -> Vec<(String, DataType, Vec<u64>)> {

@@ -12,17 +12,20 @@ pub mod eval;
 mod golden;
 pub mod import;
 pub mod ir;
+mod judge;
 pub mod lower;
 pub mod onnx;
 #[cfg(feature = "worker")]
 mod prove;
 pub mod shape;
+mod verdict;
 #[cfg(feature = "worker")]
 mod worker;
 
 pub use api::*;
-pub use drive::{check, compile};
+pub use drive::{check, check_targets, compile};
 #[cfg(feature = "worker")]
 pub use prove::{ProveRequest, Proved, prove};
+pub use verdict::*;
 #[cfg(feature = "worker")]
 pub use worker::*;

@@ -7,6 +7,9 @@ use ballast_bundle::{Contract, Golden, Tally};
 use ballast_sandbox::{Engine, EngineProfile, Program, ProgramSpec, Weights};
 use serde::{Deserialize, Serialize};
 
+use crate::Accuracy;
+use crate::golden::accuracy;
+
 /// A host may be slower than the target, and it is not a gateway: no deadline is judged here, only that it ends.
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -41,6 +44,8 @@ pub enum Proved {
         vectors: u64,
         /// Fastest run, microseconds, on this host.
         best_micros: u64,
+        /// How near it comes to the reference evaluator.
+        proof: Accuracy,
     },
     /// It does not; the sentence says where.
     Failed {
@@ -111,6 +116,7 @@ pub fn prove(request: &ProveRequest) -> Proved {
         Ok(()) => Proved::Reproduced {
             vectors: tally.vectors(),
             best_micros: u64::try_from(best.as_micros()).unwrap_or(u64::MAX),
+            proof: accuracy(&tally, &contract),
         },
         Err(message) => failed(message),
     }

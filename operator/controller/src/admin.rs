@@ -44,6 +44,8 @@ pub fn router(admin: Admin) -> Router {
         .route("/v1/version", get(version))
         .route("/v1/deployments", get(deployments))
         .route("/v1/deployments/{namespace}/{name}", get(deployment))
+        .route("/v1/deployments/{namespace}/{name}/events", get(events_of))
+        .route("/v1/events", get(events))
         .route("/v1/deployments/{namespace}/{name}/{action}", post(act))
         .route("/v1/gateways", get(list_gateways))
         .route("/v1/gateways/{id}", get(gateway))
@@ -102,6 +104,21 @@ async fn deployments(State(admin): State<Admin>) -> Answer {
 
 async fn deployment(State(admin): State<Admin>, Path((namespace, name)): Path<(String, String)>) -> Answer {
     blocking(move || Ok(admin.view(&admin.find(&namespace, &name)?))).await
+}
+
+/// The newest last, as `kubectl get events --sort-by` would.
+async fn events(State(admin): State<Admin>) -> Answer {
+    blocking(move || {
+        let source = &admin.controller.source;
+        let mut items: Vec<_> = source.objects().deployments.iter().flat_map(|d| source.events(d)).collect();
+        items.sort_by(|a, b| a.last().cmp(b.last()));
+        Ok(json!({"items": items}))
+    })
+    .await
+}
+
+async fn events_of(State(admin): State<Admin>, Path((namespace, name)): Path<(String, String)>) -> Answer {
+    blocking(move || Ok(json!({"items": admin.controller.source.events(&admin.find(&namespace, &name)?)}))).await
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -172,14 +172,9 @@ mod tests {
             contract: vec![2],
             golden: vec![3],
             verdict: Verdict {
-                fits: true,
-                reason: VerdictReason::Fits,
-                unsupported: Vec::new(),
                 peak_memory_bytes: 1,
                 size_bytes: 1,
-                gflop: 0.0,
-                predicted_latency_millis: 0.0,
-                message: String::new(),
+                ..Verdict::new(VerdictReason::Fits, String::new())
             },
         }))
     }

@@ -10,6 +10,7 @@ use ballast_bundle::{
     Contract, DeploymentRef, Digest, GatewayId, NamespaceUid, ReleaseNumber, ReleaseRef, SigningKey, TargetName,
     UnixMillis,
 };
+use ballast_crds::ModelDeploymentStatus;
 use ballast_fleet::registry::Registry;
 use ballast_fleet::store::{GatewayRow, GatewayStore, StoreError, StoredReport};
 use ballast_fleet::{BoxFuture, Dispatch, Dispatched, Documents, Fleet, Wish};
@@ -74,8 +75,8 @@ pub struct Controller {
     pub(crate) rations: Mutex<HashMap<(DeploymentRef, ReleaseNumber), Arc<Ration>>>,
     pub(crate) documents: Arc<Documents>,
     filled: AtomicBool,
-    /// When each status was written last.
-    pub(crate) told: Mutex<HashMap<DeploymentRef, UnixMillis>>,
+    /// Each status as it was written last, and when.
+    pub(crate) told: Mutex<HashMap<DeploymentRef, (UnixMillis, ModelDeploymentStatus)>>,
 }
 
 impl Controller {

@@ -9,6 +9,8 @@ use ballast_fleet::{BoxFuture, Wish};
 use kube::ResourceExt as _;
 use serde::Serialize;
 
+use crate::events::Event;
+
 /// A ModelDeployment and where it lives.
 #[derive(Debug, Clone)]
 pub struct Deployment {
@@ -113,6 +115,10 @@ pub trait Source: Send + Sync + 'static {
     fn changed(&self) -> BoxFuture<'_, ()>;
     /// Writes a status if it differs from the one that is there.
     fn put_status(&self, deployment: &Deployment, status: ModelDeploymentStatus);
+    /// Remembers an event; the same again counts up. Blocking.
+    fn put_event(&self, deployment: &Deployment, event: Event);
+    /// What is remembered of an object, the newest last. Blocking.
+    fn events(&self, deployment: &Deployment) -> Vec<Event>;
     /// Changes an object as an administrator asks. Blocking.
     fn overlay(&self, deployment: &Deployment, overlay: Overlay) -> Result<(), String>;
     /// What is wrong with the source itself: files that cannot be read, and so on; for people.

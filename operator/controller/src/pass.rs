@@ -7,6 +7,7 @@ use ballast_bundle::{DeploymentRef, NamespaceUid, TargetName, UnixMillis};
 use ballast_crds::conditions::Reason;
 
 use crate::controller::Controller;
+use crate::events;
 use crate::objects::Objects;
 use crate::records::Record;
 use crate::serving::{Hurry, Published, Serving};
@@ -134,6 +135,7 @@ impl Controller {
                 Ok(()) => {
                     tracing::info!(%deployment, "deployment withdrawn");
                     records.remove(&deployment);
+                    self.told.lock().unwrap_or_else(PoisonError::into_inner).remove(&deployment);
                     self.tidied.lock().unwrap_or_else(PoisonError::into_inner).withdrawn();
                 }
                 Err(error) => {
@@ -181,13 +183,20 @@ impl Controller {
         let status = status::of(&object.object, record, wanted.map(AsRef::as_ref), trouble, now);
         let deployment = object.deployment();
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        let recent = told.get(&deployment).is_some_and(|last| now >= *last && now.0 - last.0 < STATUS_MILLIS);
+        let last = told.get(&deployment);
+        let recent = last.is_some_and(|(last, _)| now >= *last && now.0 - last.0 < STATUS_MILLIS);
         if recent && !status::turned(object.object.status.as_ref(), &status) {
             return;
         }
-        told.insert(deployment, now);
+        // Of what was written last, not of what was read: a source may be a look behind.
+        let before = last.map(|(_, status)| status).or(object.object.status.as_ref());
+        let events = events::between(object, before, &status, now);
+        told.insert(deployment, (now, status.clone()));
         drop(told);
         self.source.put_status(object, status);
+        for event in events {
+            self.source.put_event(object, event);
+        }
     }
 
     /// What gateways were told of a deployment until now is what they are told from now on; nobody is given more.

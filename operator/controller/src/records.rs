@@ -66,6 +66,18 @@ pub struct TargetBuild {
     /// On this target's figures.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub predicted_latency_millis: Option<f64>,
+    /// With every instance and the spare.
+    #[serde(default)]
+    pub serving_memory_bytes: u64,
+    /// As given or derived.
+    #[serde(default)]
+    pub deadline_millis: u64,
+    /// Of the user's golden vectors.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accuracy: Option<String>,
+    /// For `spec.model.inputs`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inputs: Option<String>,
     /// Whose golden outputs it was proved against; absent when nothing was built.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub golden: Option<GoldenOrigin>,

@@ -113,6 +113,10 @@ fn targets(release: &Release) -> Vec<TargetStatus> {
             peak_memory_bytes: number(build.peak_memory_bytes),
             gflop: (build.gflop > 0.0).then(|| format!("{:.4}", build.gflop)),
             predicted_latency: build.predicted_latency_millis.filter(|ms| *ms > 0.0).map(|ms| format!("{ms:.2}ms")),
+            serving_memory_bytes: number(build.serving_memory_bytes),
+            deadline: (build.deadline_millis > 0).then(|| format!("{}ms", build.deadline_millis)),
+            accuracy: build.accuracy.clone(),
+            inputs: build.inputs.clone(),
             // The compiler builds nothing that it did not prove on this host.
             proved: build.golden.map(|_| Proof::Host),
             golden: build.golden,
@@ -174,6 +178,12 @@ pub fn releases(record: &Record, steps: usize) -> Vec<Value> {
                         "variant": build.variant,
                         "digest": build.release.as_ref().map(|r| r.manifest.digest),
                         "sizeBytes": build.size_bytes,
+                        "peakMemoryBytes": build.peak_memory_bytes,
+                        "gflop": build.gflop,
+                        "predictedLatencyMillis": build.predicted_latency_millis,
+                        "unsupportedOperators": build.unsupported_operators,
+                        "accuracy": build.accuracy,
+                        "inputs": build.inputs,
                         "message": build.message,
                     })
                 })

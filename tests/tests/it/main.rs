@@ -4,5 +4,6 @@ mod bad_models;
 mod bad_requests;
 mod bad_wishes;
 mod bad_yaml;
+mod denied;
 mod processes;
 mod words;

@@ -30,6 +30,13 @@ impl Ran {
         serde_json::from_str(&self.good()).unwrap()
     }
 
+    /// The file or what was given with it cannot be used.
+    #[track_caller]
+    fn bad_input(&self, reason: &str) {
+        assert_eq!((self.code, self.err.as_str()), (Some(6), ""), "{}", self.out);
+        assert!(self.out.contains(reason), "{}", self.out);
+    }
+
     /// It ended with this code, said these things in one sentence, and gave no result.
     #[track_caller]
     fn fails(&self, code: i32, says: &[&str]) {

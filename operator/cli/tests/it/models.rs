@@ -13,15 +13,24 @@ fn a_model_is_checked_against_every_target() {
         let mut keys: Vec<_> = verdict.as_object().unwrap().keys().map(String::as_str).collect();
         keys.sort_unstable();
         let expected = [
+            "accuracy",
+            "deadlineMillis",
             "fits",
             "gflop",
+            "inputsYaml",
+            "memory",
             "message",
+            "notes",
+            "openInputs",
             "peakMemoryBytes",
             "predictedLatencyMillis",
+            "proof",
             "reason",
             "sizeBytes",
             "target",
+            "unknown",
             "unsupported",
+            "unsupportedTypes",
         ];
         assert_eq!(keys, expected);
     }
@@ -37,13 +46,13 @@ fn what_is_no_model_is_said_in_one_sentence() {
     ballast(["check", text(&missing)]).fails(1, &["no.onnx", "No such file"]);
     ballast(["check", text(dir.path())]).fails(1, &[text(dir.path()), "is a directory", "ONNX file"]);
     let model = digits("models/digits-2.0.0.onnx");
-    ballast(["check", &model, "--target", "z80"]).fails(1, &["\"z80\"", "x86-64-v3"]);
-    ballast(["check", &model, "--shape", "image=1xA"]).fails(1, &["image=1xA", "write 1x3x224x224"]);
+    ballast(["check", &model, "--target", "z80"]).fails(2, &["\"z80\"", "x86-64-v3", "./z80.yaml"]);
+    ballast(["check", &model, "--shape", "image=1xA"]).fails(2, &["image=1xA", "write 1x3x224x224"]);
     for (name, bytes) in [("garbage.onnx", &b"\x89PNG\r\n\x1a\n\0\0"[..]), ("empty.onnx", b"")] {
         let garbage = file(&dir, name, bytes);
         let ran = ballast(["check", text(&garbage), "--target", "x86-64"]);
-        assert_eq!((ran.code, ran.err.as_str()), (Some(3), ""), "{}", ran.out);
-        ballast(["infer", text(&garbage)]).fails(3, &[name, "ONNX"]);
+        assert_eq!((ran.code, ran.err.as_str()), (Some(6), ""), "{}", ran.out);
+        ballast(["infer", text(&garbage)]).fails(6, &[name, "ONNX"]);
         assert!(ran.out.contains("x86-64  NotOnnx") && ran.out.contains("\nall targets: "), "{}", ran.out);
     }
 }
@@ -59,6 +68,24 @@ fn what_is_too_slow_in_the_interpreter_is_refused_for_it() {
     assert!(ran.out.contains("DeadlineExceeded") && ran.out.contains("runtime.deadline is 2 ms"), "{}", ran.out);
     // Compiled and checked as any other is.
     assert_eq!(check("pulley32", "2s").code, Some(0));
+}
+
+#[test]
+fn a_target_of_ones_own_is_named_by_its_file_and_its_denials_count() {
+    let dir = tempfile::tempdir().unwrap();
+    let yaml = "apiVersion: ballast.dev/v1alpha1\nkind: HardwareTarget\nmetadata: {name: press-npu}\nspec:\n  triple: aarch64-unknown-linux-musl\n  memory: 64Mi\n  operators: {deny: [Softmax]}\n";
+    let own = file(&dir, "press.yaml", yaml.as_bytes());
+    let model = digits("models/digits-2.0.0.onnx");
+    let ran = ballast(["check", &model, "--target", text(&own), "-o", "json"]);
+    let verdicts: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!((ran.code, &verdicts[0]["target"]), (Some(3), &"press-npu".into()), "{}", ran.err);
+    assert_eq!(verdicts[0]["unsupported"][0]["operator"], "Softmax");
+    // Yes for one, no for the other: a script can tell.
+    let both = format!("x86-64,{}", text(&own));
+    assert_eq!(ballast(["check", &model, "--target", &both]).code, Some(5));
+    assert_eq!(ballast(["check", &model, "--target", "all"]).code, Some(0));
+    let wrong = file(&dir, "wrong.yaml", yaml.replace("64Mi", "lots").as_bytes());
+    ballast(["check", &model, "--target", text(&wrong)]).fails(1, &["wrong.yaml", "memory"]);
 }
 
 #[test]
@@ -85,7 +112,17 @@ fn golden_vectors_are_run_by_a_check_too() {
         let model = digits(&format!("models/digits-{version}.onnx"));
         ballast(["check", &model, "--target", "x86-64", "--golden", &golden, "--min-matching", share, "-o", "json"])
     };
-    assert_eq!(check("2.0.0", "90%").json()[0]["fits"], true);
+    let good = check("2.0.0", "90%").json();
+    assert_eq!((good[0]["fits"].as_bool(), good[0]["accuracy"]["vectors"].as_u64()), (Some(true), Some(100)));
+    let right = good[0]["accuracy"]["matching"].as_u64().unwrap();
+    assert!((90..100).contains(&right), "{right}");
+    // What the sandbox computes is held against the evaluator, number by number.
+    assert!(good[0]["proof"]["worstAbsolute"]["by"].as_f64().is_some_and(|by| by < 1e-4), "{}", good[0]["proof"]);
+    let model = digits("models/digits-2.0.0.onnx");
+    let table = ballast(["check", &model, "--target", "x86-64", "--golden", &golden, "--min-matching", "90%"]).good();
+    assert!(table.contains(&format!("{right}/100")), "{table}");
+    ballast(["check", &model, "--golden", &golden, "--target", "x86-64", "--match", "values"])
+        .bad_input("InvalidGolden");
     for (version, share) in [("2.0.0", "100%"), ("3.0.0", "90%")] {
         let ran = check(version, share);
         let verdict: serde_json::Value = serde_json::from_str(&ran.out).unwrap();

@@ -111,6 +111,8 @@ fn without_an_operator_every_command_says_where_it_looked() {
         &["gateways", "show", "gw"],
         &["rollout", "status", "digits"],
         &["rollout", "watch", "digits"],
+        &["events"],
+        &["events", "digits"],
         &["rollout", "pause", "digits"],
         &["rollout", "resume", "digits"],
         &["rollout", "retry", "digits"],

@@ -39,8 +39,8 @@ fn nodes<'m>(
         let key = (node.domain.as_str(), node.op_type.as_str());
         let name = if key.0.is_empty() { key.1.to_owned() } else { format!("{}.{}", key.0, key.1) };
         *census.operators.entry(name).or_default() += 1;
-        if deny.contains(&node.op_type) {
-            findings.unsupported(node, Some("the target's operators.deny lists it".to_owned()));
+        if is_denied(deny, node) {
+            findings.unsupported(node, Some(DENIED.to_owned()));
         } else if let Some(function) = functions.get(&key) {
             if called.insert(key) {
                 nodes(&function.nodes, functions, deny, findings, census, called, depth + 1);
@@ -52,6 +52,18 @@ fn nodes<'m>(
             nodes(&graph.nodes, functions, deny, findings, census, called, depth + 1);
         }
     }
+}
+
+/// Why an operator that is known is refused all the same.
+pub(super) const DENIED: &str = "the target's operators.deny lists it";
+
+/// Whether a target must not be given this node: by its name as the model writes it, with or without its domain. What the
+/// compiler makes of an operator does not count.
+pub(super) fn is_denied(deny: &[String], node: &Node<'_>) -> bool {
+    deny.iter().any(|name| {
+        *name == node.op_type
+            || name.strip_suffix(node.op_type.as_str()).and_then(|rest| rest.strip_suffix('.')) == Some(&node.domain)
+    })
 }
 
 /// What would do instead of an operator that is not known.

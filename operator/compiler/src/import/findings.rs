@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use crate::onnx::{Dimension, Node, OnnxError};
-use crate::{UnsupportedOperator, VerdictReason};
+use crate::{InputOverride, UnsupportedOperator, VerdictReason};
 
 /// Lines of one kind that a message quotes.
 const MAX_QUOTED: usize = 20;
@@ -22,7 +22,7 @@ pub struct OpenInput {
 }
 
 /// Everything that was found; empty when nothing is wrong.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Findings {
     /// Why the file is no model.
     pub not_onnx: Option<String>,
@@ -38,6 +38,10 @@ pub struct Findings {
     pub open: Vec<OpenInput>,
     /// What is wrong with the user's overrides.
     pub inputs: Vec<String>,
+    /// Shapes for what is open, to begin with; whether they work is known where `tried` is true.
+    pub suggested: Vec<InputOverride>,
+    /// The model was imported with what is suggested, as far as its operators go.
+    pub tried: bool,
 }
 
 impl Findings {
@@ -46,9 +50,22 @@ impl Findings {
         *self == Self::default()
     }
 
-    /// Whether every input has a shape, so that nodes can be walked.
+    /// Whether every input has a shape, so that a walk sees every node as it is.
     pub(super) fn shapes_are_known(&self) -> bool {
         self.open.is_empty() && self.inputs.is_empty() && self.types.is_empty() && self.not_onnx.is_none()
+    }
+
+    /// Whether nothing is wrong but what no shape can mend: then shapes were good enough to see it.
+    pub fn is_of_operators_only(&self) -> bool {
+        self.open.is_empty() && self.inputs.is_empty() && self.invalid.is_empty() && self.not_onnx.is_none()
+    }
+
+    /// Adds operators that are not listed yet.
+    pub(crate) fn merge(&mut self, more: Vec<UnsupportedOperator>) {
+        let key = |u: &UnsupportedOperator| (u.operator.clone(), u.node.clone());
+        let known: BTreeSet<_> = self.unsupported.iter().map(key).collect();
+        let room = MAX_LISTED.saturating_sub(self.unsupported.len());
+        self.unsupported.extend(more.into_iter().filter(|u| !known.contains(&key(u))).take(room));
     }
 
     pub(super) fn unsupported(&mut self, node: &Node<'_>, nearest: Option<String>) {
@@ -109,32 +126,26 @@ impl Findings {
             list(&mut out, self.types.iter().cloned());
         }
         if !self.open.is_empty() {
-            out.push_str(
-                "The model leaves dimensions open; say them in the ModelDeployment's spec:\n  model:\n    inputs:\n",
+            let numbers = if self.tried {
+                "these numbers work, others may"
+            } else {
+                "no numbers were found that work: write those that the model was made for"
+            };
+            let _ = writeln!(
+                out,
+                "The model leaves dimensions open; say them in the ModelDeployment's spec ({numbers}):\n  model:\n    inputs:"
             );
-            for input in &self.open {
-                let (shape, said) = match &input.dims {
-                    Some(dims) => {
-                        let shape: Vec<_> = dims
-                            .iter()
-                            .enumerate()
-                            .map(|(i, d)| match d {
-                                Dimension::Value(v) => v.to_string(),
-                                Dimension::Open(_) if i == 0 => "1".to_owned(),
-                                Dimension::Open(name) if name.is_empty() => "?".to_owned(),
-                                Dimension::Open(name) => name.clone(),
-                            })
-                            .collect();
-                        (shape.join(", "), dimensions(input.dims.as_deref()))
-                    }
-                    None => ("?".to_owned(), dimensions(None)),
-                };
-                let _ = writeln!(
-                    out,
-                    "    - {{name: {}, shape: [{shape}]}}  # the model says {said}; write numbers",
-                    input.name
-                );
+            let lines = self.yaml(&[]);
+            for line in lines.lines().take(MAX_QUOTED) {
+                let _ = writeln!(out, "    {line}");
             }
+            let flags: Vec<String> = self
+                .suggested
+                .iter()
+                .take(MAX_QUOTED)
+                .filter_map(|o| Some(format!("--shape {}={}", o.name, times(o.shape.as_deref()?))))
+                .collect();
+            let _ = writeln!(out, "For ballast check: {}", printable(&flags.join(" ")));
         }
         for (what, lines) in
             [("The inputs given do not fit the model:", &self.inputs), ("The model contradicts itself:", &self.invalid)]
@@ -146,6 +157,48 @@ impl Findings {
         }
         out.trim_end().to_owned()
     }
+}
+
+impl Findings {
+    /// For `spec.model.inputs`, whole: what was given, then what is suggested.
+    pub fn yaml(&self, given: &[InputOverride]) -> String {
+        let mut out = String::new();
+        for o in given.iter().filter(|g| !self.suggested.iter().any(|s| s.name == g.name)) {
+            let _ = match (&o.shape, &o.value) {
+                (Some(shape), _) => writeln!(out, "- {{name: {}, shape: {shape:?}}}", scalar(&o.name)),
+                (None, Some(value)) => writeln!(out, "- {{name: {}, value: {value:?}}}", scalar(&o.name)),
+                (None, None) => Ok(()),
+            };
+        }
+        for o in &self.suggested {
+            let said = self.open.iter().find(|i| i.name == o.name).and_then(|i| i.dims.as_deref());
+            let _ = writeln!(
+                out,
+                "- {{name: {}, shape: {:?}}}  # the model says {}",
+                scalar(&o.name),
+                o.shape.as_deref().unwrap_or_default(),
+                printable(&dimensions(said))
+            );
+        }
+        out
+    }
+}
+
+/// A name as YAML: in quotes unless it can be nothing but a word.
+fn scalar(name: &str) -> String {
+    let word = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || "_./-".contains(c));
+    let taken = ["true", "false", "null", "yes", "no", "on", "off", "y", "n"];
+    if word && !taken.contains(&name.to_ascii_lowercase().as_str()) { name.to_owned() } else { format!("{name:?}") }
+}
+
+fn times(shape: &[u64]) -> String {
+    shape.iter().map(u64::to_string).collect::<Vec<_>>().join("x")
+}
+
+/// Names come from the model: none of them begins a line of its own.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 fn list(out: &mut String, lines: impl ExactSizeIterator<Item = String>) {

@@ -13,6 +13,7 @@ mod inputs;
 mod ops;
 mod prune;
 mod qdq;
+mod suggest;
 mod tensor;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,6 +28,7 @@ use crate::{InputOverride, archive};
 
 pub use census::{Census, nearest};
 pub use findings::{Findings, OpenInput};
+pub use suggest::suggestions;
 
 /// Deepest nesting of functions and branches.
 const MAX_DEPTH: usize = 24;
@@ -80,11 +82,14 @@ pub fn import(bytes: &[u8], overrides: &[InputOverride], deny: &[String]) -> Res
         walk.initializers(&model.graph, scope);
         walk.inputs(&model.graph, overrides, scope);
     }
-    // Shapes cannot be known while dimensions are open: the census' list has to do.
-    if walk.findings.shapes_are_known() {
-        walk.findings.unsupported.clear();
-        walk.nodes(&model.graph.nodes, None, &mut scopes, 0);
-        walk.outputs(&model.graph, &scopes);
+    // A walk that knows all shapes sees what is taken and what folds away. One that does not sees less than the census,
+    // which counts every branch: then both lists together are all that can be said.
+    let counted = std::mem::take(&mut walk.findings.unsupported);
+    let whole = walk.findings.shapes_are_known();
+    walk.nodes(&model.graph.nodes, None, &mut scopes, 0);
+    walk.outputs(&model.graph, &scopes);
+    if !whole {
+        walk.findings.merge(counted);
     }
     let Walk { mut b, findings, notes, .. } = walk;
     if !findings.is_empty() {
@@ -220,10 +225,42 @@ impl<'m> Walk<'m> {
                 }
             }
         }
-        if self.deny.contains(&node.op_type) {
-            self.findings.unsupported(node, Some("the target's operators.deny lists it".to_owned()));
-            return Vec::new();
+        if census::is_denied(self.deny, node) {
+            return self.denied(node, given, inputs, all_known, scopes, depth);
         }
+        self.known_or_not(node, given, inputs, all_known, scopes, depth)
+    }
+
+    /// A node that the target must not be given: only if its answer is known now, so that the target never computes it.
+    fn denied(
+        &mut self,
+        node: &'m Node<'m>,
+        given: Option<&Given<'m>>,
+        inputs: Vec<Option<ValueId>>,
+        all_known: bool,
+        scopes: &mut Vec<Scope>,
+        depth: usize,
+    ) -> Vec<Option<ValueId>> {
+        let before = self.findings.unsupported.len();
+        let results = self.known_or_not(node, given, inputs, all_known, scopes, depth);
+        let folded = |id: &Option<ValueId>| id.is_some_and(|id| self.b.graph.value(id).constant.is_some());
+        if results.is_empty() || !results.iter().all(folded) {
+            // What else is wrong with the node does not matter any more.
+            self.findings.unsupported.truncate(before);
+            self.findings.unsupported(node, Some(census::DENIED.to_owned()));
+        }
+        results
+    }
+
+    fn known_or_not(
+        &mut self,
+        node: &'m Node<'m>,
+        given: Option<&Given<'m>>,
+        inputs: Vec<Option<ValueId>>,
+        all_known: bool,
+        scopes: &mut Vec<Scope>,
+        depth: usize,
+    ) -> Vec<Option<ValueId>> {
         self.b.label = node.label().to_owned();
         self.b.operator = node.operator();
         if let Some(function) = self.functions.get(&(node.domain.as_str(), node.op_type.as_str())).copied() {

@@ -11,7 +11,7 @@ use ballast_sandbox::EngineProfile;
 
 use super::{COMPILE_WORKER, Isolation, PROVE_WORKER, Reply, Task, WorkerError, WorkerLimits, validate};
 use crate::prove::{ProveRequest, Proved};
-use crate::{Artifacts, CompileOutcome, CompileRequest, Verdict, VerdictReason};
+use crate::{Artifacts, CompileOutcome, CompileRequest, VerdictReason};
 
 /// What is kept of a worker's standard error.
 const MAX_STDERR_BYTES: u64 = 4096;
@@ -43,7 +43,7 @@ pub fn run_in_worker(
 ) -> Result<CompileOutcome, WorkerError> {
     let reply = run(exe, COMPILE_WORKER, &Task::Compile(Box::new(request.clone())), limits, reply_bound(request))?;
     let Reply::Compiled { outcome } = reply else { return Err(unexpected(&reply)) };
-    let artifacts = match *outcome {
+    let mut artifacts = match *outcome {
         CompileOutcome::Built(artifacts) => artifacts,
         CompileOutcome::Refused(verdict) if !verdict.fits && verdict.reason != VerdictReason::Fits => {
             return Ok(CompileOutcome::Refused(verdict));
@@ -52,13 +52,16 @@ pub fn run_in_worker(
             return Err(WorkerError::Reply("it refuses a model that it says fits".to_owned()));
         }
     };
-    validate::artifacts(request, &artifacts).map_err(WorkerError::Reply)?;
+    // Seen here, and not what the worker says of it.
+    artifacts.verdict.accuracy = validate::artifacts(request, &artifacts).map_err(WorkerError::Reply)?;
     match prove_in_worker(exe, &artifacts, limits)? {
-        Proved::Reproduced { .. } => Ok(CompileOutcome::Built(artifacts)),
+        Proved::Reproduced { proof, .. } => {
+            artifacts.verdict.proof = Some(proof);
+            Ok(CompileOutcome::Built(artifacts))
+        }
         Proved::Failed { message } => {
             let message = format!("The compiled plan does not do what the model does: {message}.");
-            let verdict = Verdict { fits: false, reason: VerdictReason::GoldenMismatch, message, ..artifacts.verdict };
-            Ok(CompileOutcome::Refused(verdict))
+            Ok(CompileOutcome::Refused(artifacts.verdict.refused(VerdictReason::GoldenMismatch, message)))
         }
         Proved::NotSetUp { message } => Err(WorkerError::Prove(message)),
     }

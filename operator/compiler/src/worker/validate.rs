@@ -3,13 +3,14 @@
 use ballast_bundle::{Contract, Golden, Tally, TensorSpec};
 use ballast_plan::Plan;
 
-use crate::{Artifacts, CompileRequest, VerdictReason};
+use crate::golden::accuracy;
+use crate::{Accuracy, Artifacts, CompileRequest, VerdictReason};
 
 /// Most that a contract's JSON may take.
 const MAX_CONTRACT_BYTES: usize = 1 << 20;
 
-/// Whether artifacts are sound in themselves and belong to the request.
-pub(super) fn artifacts(request: &CompileRequest, artifacts: &Artifacts) -> Result<(), String> {
+/// Whether artifacts are sound in themselves and belong to the request. `Ok` has how the user's golden vectors are met.
+pub(super) fn artifacts(request: &CompileRequest, artifacts: &Artifacts) -> Result<Option<Accuracy>, String> {
     let verdict = &artifacts.verdict;
     if !verdict.fits || verdict.reason != VerdictReason::Fits {
         return Err("it built a model that does not fit".to_owned());
@@ -45,9 +46,10 @@ pub(super) fn artifacts(request: &CompileRequest, artifacts: &Artifacts) -> Resu
         return Err("the contract's verification is not the one that was asked for".to_owned());
     }
     let shipped = Golden::of_bundle(&artifacts.golden, &contract).map_err(|e| e.to_string())?;
-    if let Some(asked) = &request.golden {
-        users_golden(asked, &artifacts.golden, &shipped, &contract)?;
-    }
+    let accuracy = match &request.golden {
+        Some(asked) => Some(users_golden(asked, &artifacts.golden, &shipped, &contract)?),
+        None => None,
+    };
     let plan = Plan::parse(&artifacts.plan).map_err(|e| e.to_string())?;
     if u64::from(plan.weights_bytes()) != artifacts.weights.len() as u64 {
         return Err(format!(
@@ -56,12 +58,12 @@ pub(super) fn artifacts(request: &CompileRequest, artifacts: &Artifacts) -> Resu
             artifacts.weights.len()
         ));
     }
-    Ok(())
+    Ok(accuracy)
 }
 
 /// Whether what a bundle ships is the user's acceptance test, passed: every vector with its inputs and labels, and outputs that
 /// meet what the user asks of them. The plan is then proved against those very outputs.
-fn users_golden(asked: &[u8], bytes: &[u8], shipped: &Golden, contract: &Contract) -> Result<(), String> {
+fn users_golden(asked: &[u8], bytes: &[u8], shipped: &Golden, contract: &Contract) -> Result<Accuracy, String> {
     let asked = Golden::parse(asked, &contract.inputs, &contract.outputs)
         .and_then(|asked| asked.can_judge(contract).map(|()| asked))
         .map_err(|e| format!("it took golden vectors that cannot be used: {e}"))?;
@@ -84,5 +86,5 @@ fn users_golden(asked: &[u8], bytes: &[u8], shipped: &Golden, contract: &Contrac
     if asked.with_outputs(contract, &outputs) != bytes {
         return Err("its golden vectors do not have the user's labels".to_owned());
     }
-    Ok(())
+    Ok(accuracy(&tally, contract))
 }

@@ -8,6 +8,7 @@ mod functions;
 mod hostile;
 mod operators;
 mod refusals;
+mod verdict;
 mod writer;
 mod zoo;
 

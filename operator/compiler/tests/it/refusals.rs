@@ -84,7 +84,7 @@ fn what_is_open_and_what_is_unsupported_are_told_together() {
     let verdict = refused(model.model());
     assert_eq!(verdict.reason, VerdictReason::UnsupportedOperators);
     assert!(verdict.message.contains("FancyOne"));
-    assert!(verdict.message.contains("- {name: x, shape: [1, width]}"), "{}", verdict.message);
+    assert!(verdict.message.contains("- {name: x, shape: [1, 224]}"), "{}", verdict.message);
 }
 
 #[test]

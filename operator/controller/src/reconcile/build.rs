@@ -9,6 +9,7 @@ use ballast_crds::conditions::Reason;
 
 use crate::builder::{BuilderError, Built};
 use crate::controller::Controller;
+use crate::events::bounded;
 use crate::jobs::JobState;
 use crate::reconcile::sign::Signed;
 use crate::records::{Phase, Record, TargetBuild};
@@ -17,6 +18,12 @@ use crate::state::StateError;
 use crate::targets::Target;
 use crate::wanted::Wanted;
 use crate::workers::BuildError;
+
+/// Most of a verdict's words that a status holds: an object ends at a megabyte, and names come from the model.
+pub(super) const MAX_MESSAGE_BYTES: usize = 8 << 10;
+const MAX_OPERATOR_BYTES: usize = 256;
+/// As many as a status shows.
+const MAX_OPERATORS: usize = 64;
 
 /// A clock this far behind the last counter is wrong: nothing is issued under it.
 const CLOCK_BEHIND: u64 = 24 * 3600 * 1000;
@@ -150,7 +157,7 @@ pub(super) fn target_build(built: &Built) -> TargetBuild {
         built.artifacts.as_ref().and_then(|a| serde_json::from_slice(&a.contract).ok());
     TargetBuild {
         verdict: format!("{:?}", verdict.reason),
-        message: verdict.message.clone(),
+        message: bounded(&verdict.message, MAX_MESSAGE_BYTES),
         variant: built.artifacts.as_ref().map(|_| built.variant.clone()),
         size_bytes: verdict.size_bytes,
         peak_memory_bytes: verdict.peak_memory_bytes,
@@ -160,7 +167,16 @@ pub(super) fn target_build(built: &Built) -> TargetBuild {
             true => GoldenOrigin::User,
             false => GoldenOrigin::Generated,
         }),
-        unsupported_operators: verdict.unsupported.iter().map(|u| format!("{} ({})", u.operator, u.node)).collect(),
+        serving_memory_bytes: verdict.memory.map_or(0, |m| m.serving_bytes),
+        deadline_millis: verdict.deadline_millis,
+        accuracy: verdict.accuracy.as_ref().map(|a| bounded(&a.to_string(), MAX_MESSAGE_BYTES)),
+        inputs: verdict.inputs_yaml.as_ref().map(|yaml| bounded(yaml, MAX_MESSAGE_BYTES)),
+        unsupported_operators: verdict
+            .unsupported
+            .iter()
+            .map(|u| bounded(&format!("{} ({})", u.operator, u.node), MAX_OPERATOR_BYTES))
+            .take(MAX_OPERATORS)
+            .collect(),
         release: None,
     }
 }

@@ -4,9 +4,10 @@ use ballast_bundle::{Contract, Counter, ReleaseNumber, UnixMillis};
 use ballast_compiler::VerdictReason;
 use ballast_crds::conditions::Reason;
 
-use super::build::target_build;
+use super::build::{MAX_MESSAGE_BYTES, target_build};
 use crate::builder::Builds;
 use crate::controller::Controller;
+use crate::events::bounded;
 use crate::records::{Phase, Record, Release};
 use crate::rollout::RolloutState;
 use crate::state::StateError;
@@ -126,7 +127,8 @@ fn refusal(builds: &Builds) -> Option<(Reason, String)> {
         1 => " (and on one more target)".to_owned(),
         n => format!(" (and on {n} more targets)"),
     };
-    Some((reason_name(built.verdict.reason), format!("on {name}{more}: {}", built.verdict.message)))
+    let message = format!("on {name}{more}: {}", bounded(&built.verdict.message, MAX_MESSAGE_BYTES));
+    Some((reason_name(built.verdict.reason), message))
 }
 
 /// With a full stop, whether or not it has one.

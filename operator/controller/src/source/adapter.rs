@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 
 use super::directory::{Change, DirectorySource};
 use super::store::{Identity, Stored};
+use crate::events::Event;
 use crate::objects::{Deployment, Objects, Overlay, Source, SourceProblem};
 use crate::state::StateDir;
 
@@ -153,6 +154,19 @@ impl Source for Directory {
         if let Err(error) = written {
             tracing::error!("status of {} cannot be kept: {error}", deployment.deployment());
         }
+    }
+
+    fn put_event(&self, deployment: &Deployment, event: Event) {
+        if let Err(error) = self.source().put_event(&identity(deployment), event) {
+            tracing::error!("an event of {} cannot be kept: {error}", deployment.deployment());
+        }
+    }
+
+    fn events(&self, deployment: &Deployment) -> Vec<Event> {
+        self.source().events(&identity(deployment)).unwrap_or_else(|error| {
+            tracing::error!("events of {} cannot be read: {error}", deployment.deployment());
+            Vec::new()
+        })
     }
 
     fn overlay(&self, deployment: &Deployment, overlay: Overlay) -> Result<(), String> {

@@ -12,6 +12,7 @@ use super::lines::Lines;
 use super::overlay::OverlaidFields;
 pub use super::problem::Problem;
 use super::store::{Identity, ObjectStore, Stored};
+use crate::events::Event;
 use crate::state::StateError;
 
 /// A file that was written to more recently is looked at again first: somebody may still be writing.
@@ -118,6 +119,16 @@ impl DirectorySource {
     /// Writes a status; `false` when nothing changed. Never into the watched tree.
     pub fn put_status(&mut self, identity: &Identity, status: Value) -> Result<bool, StateError> {
         self.store.put_status(identity, status)
+    }
+
+    /// Remembers an event of an object that is there.
+    pub fn put_event(&mut self, identity: &Identity, event: Event) -> Result<(), StateError> {
+        self.store.put_event(identity, event)
+    }
+
+    /// The events of an object, the newest last.
+    pub fn events(&self, identity: &Identity) -> Result<Vec<Event>, StateError> {
+        self.store.events(identity)
     }
 
     /// Changes an object's overlay: `change` gets what is there and the user's own object. In force at the next look.

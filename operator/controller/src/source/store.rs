@@ -10,6 +10,7 @@ use ballast_bundle::{NamespaceUid, UnixMillis};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::events::{self, Event};
 use crate::state::{StateError, random_hex, read_json, write_json};
 
 /// Old specs that are kept of one object.
@@ -105,6 +106,14 @@ struct Index {
     /// `metadata.name` of `fleet.yaml` when it was first read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     fleet: Option<String>,
+}
+
+/// `events/UID.json`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Events {
+    format: u32,
+    events: Vec<Event>,
 }
 
 /// All objects of an installation. One process holds it: the state directory's lock sees to that.
@@ -236,6 +245,23 @@ impl ObjectStore {
         Ok(true)
     }
 
+    /// Remembers an event beside the object: it is no part of it, and makes no new version. Nothing is kept of an object that
+    /// is gone.
+    pub fn put_event(&mut self, identity: &Identity, event: Event) -> Result<(), StateError> {
+        let Some(stored) = self.objects.get(identity) else { return Ok(()) };
+        let path = self.events_path(&stored.uid);
+        let mut kept = read_json::<Events>(&path)?.unwrap_or_default();
+        kept.format = 1;
+        events::record(&mut kept.events, event);
+        write_json(&path, &kept)
+    }
+
+    /// The events of an object, the newest last.
+    pub fn events(&self, identity: &Identity) -> Result<Vec<Event>, StateError> {
+        let Some(stored) = self.objects.get(identity) else { return Ok(Vec::new()) };
+        Ok(read_json::<Events>(&self.events_path(&stored.uid))?.unwrap_or_default().events)
+    }
+
     /// Removes an object; what it was is returned.
     pub fn remove(&mut self, identity: &Identity) -> Result<Option<Stored>, StateError> {
         let Some(stored) = self.objects.get(identity) else { return Ok(None) };
@@ -245,6 +271,8 @@ impl ObjectStore {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(fail(error)),
             _ => {}
         }
+        // What is left of events is never read again: no other object has the UID.
+        drop(fs::remove_file(self.events_path(&stored.uid)));
         fs::File::open(self.root.join("by-uid")).and_then(|directory| directory.sync_all()).map_err(fail)?;
         Ok(self.objects.remove(identity))
     }
@@ -256,6 +284,10 @@ impl ObjectStore {
         self.index.resource_version = stored.resource_version;
         self.objects.insert(stored.identity.clone(), stored);
         Ok(())
+    }
+
+    fn events_path(&self, uid: &str) -> PathBuf {
+        self.root.join("events").join(format!("{uid}.json"))
     }
 
     fn path(&self, uid: &str) -> PathBuf {

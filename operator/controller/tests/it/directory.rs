@@ -159,3 +159,38 @@ fn a_wish_is_refused_while_the_directory_is_not_there() {
     assert_eq!(watched.problems(), []);
     assert_eq!(watched.source.get(&deployment()).unwrap().object["spec"]["rollout"]["paused"], true);
 }
+
+#[test]
+fn events_are_kept_beside_the_object_and_go_with_it() {
+    use ballast_controller::events::{Event, EventType, Regarding};
+    let event = |note: &str| Event {
+        kind: EventType::Warning,
+        reason: "UnsupportedOperators".into(),
+        action: "Check".into(),
+        note: note.into(),
+        regarding: Regarding::default(),
+        reporting_controller: "ballast.dev/operator".into(),
+        event_time: "2026-01-01T00:00:00Z".into(),
+        series: None,
+    };
+    let mut watched = Watched::new();
+    let before = watched.source.get(&deployment()).unwrap().clone();
+    for note in ["a", "b", "a"] {
+        watched.source.put_event(&deployment(), event(note)).unwrap();
+    }
+    assert_eq!(watched.source.get(&deployment()), Some(&before), "an event is no new version of the object");
+    let reopened = DirectorySource::open(watched.directory.path(), watched._state.path()).unwrap();
+    let kept = reopened.events(&deployment()).unwrap();
+    let notes: Vec<_> = kept.iter().map(|e| (e.note.as_str(), e.series.as_ref().map(|s| s.count))).collect();
+    assert_eq!(notes, [("b", None), ("a", Some(2))]);
+    let nobody = Identity { name: "nobody".into(), ..deployment() };
+    watched.source.put_event(&nobody, event("a")).unwrap();
+    assert_eq!(watched.source.events(&nobody).unwrap(), []);
+    std::fs::remove_file(watched.directory.path().join("digits.yaml")).unwrap();
+    for _ in 0..20 {
+        watched.now += 400;
+        watched.source.poll(UnixMillis(watched.now)).unwrap();
+    }
+    let left = std::fs::read_dir(watched._state.path().join("objects/events")).unwrap().count();
+    assert_eq!((watched.source.objects().count(), left), (0, 0));
+}

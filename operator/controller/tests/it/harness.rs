@@ -14,6 +14,7 @@ use ballast_compiler::{Artifacts, CompileOutcome, CompileRequest, Verdict, Verdi
 use ballast_controller::builder::Builder;
 use ballast_controller::compilation::Compiler;
 use ballast_controller::controller::{Controller, Settings};
+use ballast_controller::events::{self, Event};
 use ballast_controller::fetch::Fetcher;
 use ballast_controller::objects::{Deployment, Objects, Overlay, Source, SourceProblem};
 use ballast_controller::records::{Phase, Record, Release};
@@ -32,6 +33,7 @@ use serde_json::{Value, json};
 pub struct Wishes {
     pub objects: Mutex<Objects>,
     pub statuses: Mutex<BTreeMap<String, ModelDeploymentStatus>>,
+    pub events: Mutex<BTreeMap<String, Vec<Event>>>,
 }
 
 pub fn namespace() -> NamespaceUid {
@@ -59,6 +61,14 @@ impl Source for Wishes {
         self.statuses.lock().unwrap().insert(deployment.deployment().name, status);
     }
 
+    fn put_event(&self, deployment: &Deployment, event: Event) {
+        events::record(self.events.lock().unwrap().entry(deployment.deployment().name).or_default(), event);
+    }
+
+    fn events(&self, deployment: &Deployment) -> Vec<Event> {
+        self.events.lock().unwrap().get(&deployment.deployment().name).cloned().unwrap_or_default()
+    }
+
     fn overlay(&self, _: &Deployment, _: Overlay) -> Result<(), String> {
         Err("the test sets objects itself".into())
     }
@@ -77,6 +87,8 @@ impl Source for Wishes {
 pub struct Fake {
     /// Given out, first one first, before anything is built.
     pub failures: Mutex<Vec<WorkerError>>,
+    /// Of every model from now on, instead of building it.
+    pub refuses: Mutex<Option<Verdict>>,
     /// Of every model from now on.
     pub outputs: Mutex<Vec<TensorSpec>>,
     /// The last one it was given.
@@ -89,6 +101,9 @@ impl Compiler for Fake {
             return Err(failure);
         }
         self.model.lock().unwrap().clone_from(&request.model);
+        if let Some(verdict) = self.refuses.lock().unwrap().clone() {
+            return Ok(CompileOutcome::Refused(verdict));
+        }
         let contract = Contract {
             format: 1,
             model: request.model_name.clone(),
@@ -108,14 +123,11 @@ impl Compiler for Fake {
             contract: serde_json::to_vec(&contract).unwrap(),
             golden: b"golden".to_vec(),
             verdict: Verdict {
-                fits: true,
-                reason: VerdictReason::Fits,
-                unsupported: Vec::new(),
                 peak_memory_bytes: 1 << 20,
                 size_bytes: 100,
                 gflop: 0.1,
                 predicted_latency_millis: 1.0,
-                message: String::new(),
+                ..Verdict::new(VerdictReason::Fits, String::new())
             },
         })))
     }

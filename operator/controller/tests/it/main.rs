@@ -2,6 +2,7 @@
 
 mod conditions;
 mod directory;
+mod events;
 mod garbage;
 mod harness;
 mod rollouts;
