@@ -63,8 +63,11 @@ fn remote(command: &Infer) -> Result<Value, Failure> {
     let metadata = http::gateway(&command.source, Method::GET, &base, None)?;
     let specs = |key: &str| -> Result<Vec<TensorSpec>, Failure> {
         let tensors = metadata[key].as_array().map(Vec::as_slice).unwrap_or_default();
+        // -1 is as many rows as one likes: this asks for one.
+        let extent = |d: &Value| if *d == -1 { json!(1) } else { d.clone() };
         let spec = |t: &Value| {
-            serde_json::from_value(json!({"name": t["name"], "datatype": t["datatype"], "shape": t["shape"]}))
+            let shape: Vec<Value> = t["shape"].as_array().into_iter().flatten().map(extent).collect();
+            serde_json::from_value(json!({"name": t["name"], "datatype": t["datatype"], "shape": shape}))
         };
         let specs = tensors.iter().map(spec).collect::<Result<_, _>>();
         Ok(specs.with_context(|| format!("the gateway says of {model} what this version does not read"))?)

@@ -6,4 +6,5 @@ mod bad_wishes;
 mod bad_yaml;
 mod denied;
 mod processes;
+mod tutorials;
 mod words;
