@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::TargetName;
+use crate::{Batch, TargetName};
 
 /// Element types by their Open Inference Protocol names; little-endian, row-major.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -137,4 +137,7 @@ pub struct Contract {
     pub limits: Limits,
     /// What Probing and Trial check.
     pub verification: Verification,
+    /// Where clients may send several rows at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch: Option<Batch>,
 }

@@ -4,6 +4,7 @@
 //! Documents arrive as [`Unverified`] and can be used only as [`Verified`], which only this crate makes.
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 
+pub mod batch;
 mod contract;
 #[cfg(feature = "cosign-keys")]
 mod cosign;
@@ -20,6 +21,7 @@ pub mod signing;
 mod stream;
 mod verify;
 
+pub use batch::Batch;
 pub use contract::*;
 pub use documents::*;
 pub use envelope::{IN_TOTO_TYPE, SIGSTORE_BUNDLE_TYPE, claims, pre_authentication_encoding, sign_envelope, to_json};

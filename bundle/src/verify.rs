@@ -274,6 +274,9 @@ impl Unverified<&[u8]> {
         let same = [("version", contract.version == statement.version), ("runner ABI", contract.abi == statement.abi)];
         match same.into_iter().find(|(_, equal)| !equal) {
             Some((what, _)) => Err(VerifyError::Mismatch(what)),
+            None if contract.batch.as_ref().is_some_and(|batch| !batch.fits(&contract)) => {
+                Err(VerifyError::Mismatch("batch axes"))
+            }
             None => Ok(Verified(contract)),
         }
     }

@@ -86,8 +86,11 @@ pub struct Model {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = rules(&[(
-    "has(self.shape) != has(self.value)",
-    "write either shape, which fixes open dimensions, or value, which makes the input a constant",
+    "has(self.value) != (has(self.shape) || has(self.batchAxis))",
+    "write shape, which fixes open dimensions, or batchAxis, along which clients may send several rows, or both; or value, which makes the input a constant",
+), (
+    "!has(self.shape) || !has(self.batchAxis) || (self.batchAxis < self.shape.size() && self.shape[self.batchAxis] == 1)",
+    "shape must have 1 at batchAxis, which counts from 0: a gateway runs one row at a time",
 )])))]
 pub struct ModelInput {
     /// As the model names it.
@@ -101,6 +104,11 @@ pub struct ModelInput {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64), extend("x-kubernetes-list-type" = "atomic"))]
     pub value: Option<Vec<i64>>,
+    /// The axis, from 0, along which clients may send several rows at once. The model is compiled for one row, and refused if
+    /// rows of a batch see each other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 7))]
+    pub batch_axis: Option<i64>,
 }
 
 /// One form of the model.

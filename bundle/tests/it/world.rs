@@ -105,6 +105,7 @@ impl World {
             variant: "fp32".into(),
             target: target.clone(),
             abi: 1 << 16,
+            batch: None,
             plan_major: 1,
             inputs: vec![tensor("image", &[1, 2])],
             outputs: vec![tensor("scores", &[1, 2])],

@@ -71,6 +71,8 @@ fn a_wrong_object_is_refused_with_what_to_write() {
         with("/spec/model/inputs", json!([{"name": "x"}])),
         with("/spec/model/inputs", json!([{"name": "x", "shape": [0]}])),
         with("/spec/model/inputs", json!([{"name": "x", "shape": [1]}, {"name": "x", "value": [1]}])),
+        with("/spec/model/inputs", json!([{"name": "x", "shape": [2, 4], "batchAxis": 0}])),
+        with("/spec/model/inputs", json!([{"name": "x", "value": [1], "batchAxis": 0}])),
         with("/spec/model/variants", json!([{"name": "a"}])),
         with("/spec/model/variants", json!([{"name": "a", "fromModel": true, "source": source("file:///b")}])),
         with("/spec/gatewaySelector", json!({})),

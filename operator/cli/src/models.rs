@@ -206,7 +206,7 @@ fn read_overrides(shapes: &[String], values: &[String]) -> anyhow::Result<Vec<In
             .split('x')
             .map(|d| d.parse().with_context(|| format!("{text:?}: {d:?} is not a dimension, write 1x3x224x224")))
             .collect::<anyhow::Result<Vec<u64>>>()?;
-        out.push(InputOverride { name: name.to_owned(), shape: Some(shape), value: None });
+        out.push(InputOverride { name: name.to_owned(), shape: Some(shape), value: None, ..InputOverride::default() });
     }
     for text in values {
         let (name, value) = text.split_once('=').with_context(|| format!("{text:?}: write NAME=NUMBER"))?;
@@ -217,7 +217,12 @@ fn read_overrides(shapes: &[String], values: &[String]) -> anyhow::Result<Vec<In
         // A shape and a value of one input belong together.
         match out.iter_mut().find(|o| o.name == name) {
             Some(known) => known.value = Some(value),
-            None => out.push(InputOverride { name: name.to_owned(), shape: None, value: Some(value) }),
+            None => out.push(InputOverride {
+                name: name.to_owned(),
+                shape: None,
+                value: Some(value),
+                ..InputOverride::default()
+            }),
         }
     }
     Ok(out)

@@ -164,7 +164,7 @@ fn main() {
         .map(|argument| {
             let (name, dims) = argument.split_once('=').expect("INPUT=1x3x48x192");
             let shape = dims.split('x').map(|d| d.parse().expect("a number")).collect();
-            InputOverride { name: name.to_owned(), shape: Some(shape), value: None }
+            InputOverride { name: name.to_owned(), shape: Some(shape), value: None, ..InputOverride::default() }
         })
         .collect();
     let model = std::fs::read(&path).expect("a model");

@@ -188,6 +188,7 @@ fn artifacts(request: &CompileRequest) -> Artifacts {
         variant: request.variant.clone(),
         target: request.target.name.clone(),
         abi: 1 << 16,
+        batch: None,
         plan_major: 1,
         inputs: vec![tensor("x")],
         outputs: vec![tensor("y")],

@@ -36,7 +36,7 @@ pub struct TargetSpec {
 }
 
 /// Says what the model leaves open of one input: `spec.model.inputs[]`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct InputOverride {
     /// As the model names the input.
@@ -47,6 +47,10 @@ pub struct InputOverride {
     /// Fixes the input: it becomes a constant of the model. Row-major; one element fills the whole tensor.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<Vec<f64>>,
+    /// The axis along which a client may send several rows. The model is compiled for one; that rows do not see each other is
+    /// shown before anything is built.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch_axis: Option<u32>,
 }
 
 /// Limits as the deployment and the target give them.

@@ -11,7 +11,7 @@ use crate::judge::{judge, mebibytes};
 use crate::lower::{LowerError, Lowered, lower};
 use crate::onnx::Dimension;
 use crate::{Artifacts, CompileOutcome, CompileRequest, OpenInput, TargetSpec, UnsupportedOperator, Verdict};
-use crate::{VerdictReason, cost};
+use crate::{VerdictReason, batch, cost};
 
 /// The runner ABI that plans are made for: `edge-runtime/runner/ABI.md`.
 const RUNNER_ABI: u32 = 1 << 16;
@@ -74,7 +74,26 @@ pub fn compile(request: &CompileRequest) -> CompileOutcome {
             "\nGolden outputs are self-made: they catch a wrong compilation and bad hardware, not a bad model.",
         );
     }
-    let contract = contract(request, &compiled, &verdict);
+    let batch = if batch::is_asked(&request.inputs) {
+        match batch::prove(request, compiled.graph) {
+            Ok(batch) => Some(batch),
+            Err(why) => {
+                let message = format!("model.inputs[].batchAxis cannot be granted: {why}.");
+                return CompileOutcome::Refused(verdict.refused(VerdictReason::InvalidInputs, message));
+            }
+        }
+    } else {
+        None
+    };
+    if let Some(batch) = &batch {
+        let note = format!(
+            "clients may send up to {} rows at once; each is run alone, which was shown to give the same answers",
+            batch.max
+        );
+        verdict.message.push_str(&format!("\nNote: {note}."));
+        verdict.notes.push(note);
+    }
+    let contract = contract(request, &compiled, &verdict, batch);
     let made = golden::golden(compiled.graph, &contract, request.golden.as_deref(), &request.model, compiled.cost.flop);
     let golden = match made {
         Ok((golden, accuracy)) => {
@@ -268,7 +287,12 @@ fn plan<'r>(
     Ok((Compiled { graph, lowered, cost: *cost }, verdict))
 }
 
-fn contract(request: &CompileRequest, compiled: &Compiled<'_>, verdict: &Verdict) -> Contract {
+fn contract(
+    request: &CompileRequest,
+    compiled: &Compiled<'_>,
+    verdict: &Verdict,
+    batch: Option<ballast_bundle::Batch>,
+) -> Contract {
     let spec = |id: &ValueId, name: &str| {
         let value = compiled.graph.value(*id);
         TensorSpec {
@@ -297,5 +321,6 @@ fn contract(request: &CompileRequest, compiled: &Compiled<'_>, verdict: &Verdict
             max_queue: request.runtime.max_queue,
         },
         verification,
+        batch,
     }
 }

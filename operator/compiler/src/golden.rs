@@ -155,10 +155,10 @@ fn made(graph: &Graph, contract: &Contract, seed: Digest, flop: u64) -> Result<V
 }
 
 /// splitmix64 (Steele, Lea, Flood 2014), seeded by a digest.
-struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    fn new(seed: &Digest) -> Self {
+    pub(crate) fn new(seed: &Digest) -> Self {
         Self(seed.as_bytes().first_chunk::<8>().map_or(0, |b| u64::from_le_bytes(*b)))
     }
 
@@ -176,7 +176,7 @@ impl Random {
     }
 
     /// By turns like images (0..1), like centred features (−2..2), and like bytes (0..256).
-    fn tensor(&mut self, dtype: DType, shape: &[usize], kind: u64) -> Tensor {
+    pub(crate) fn tensor(&mut self, dtype: DType, shape: &[usize], kind: u64) -> Tensor {
         let count = 0..shape.iter().product::<usize>();
         let data = match dtype {
             DType::F32 => Data::F32(

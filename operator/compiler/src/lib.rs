@@ -6,6 +6,7 @@
 
 mod api;
 pub mod archive;
+mod batch;
 pub mod cost;
 mod drive;
 pub mod eval;

@@ -175,6 +175,7 @@ impl Wanted {
                     name: input.name.clone(),
                     shape: input.shape.as_ref().map(|s| s.iter().map(|d| u64::try_from(*d).unwrap_or(0)).collect()),
                     value: input.value.as_ref().map(|v| v.iter().map(|n| *n as f64).collect()),
+                    batch_axis: input.batch_axis.and_then(|axis| u32::try_from(axis).ok()),
                 })
                 .collect(),
             golden: golden.map(|g| self::source("verification.golden.source", &g.source)).transpose()?,

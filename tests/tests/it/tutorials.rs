@@ -52,7 +52,10 @@ impl Page {
                 }
                 "python" => {
                     let name = body.lines().next().and_then(|line| line.strip_prefix("# ")).unwrap_or_default();
-                    assert!(name.ends_with(".py") && !name.contains('/'), "{page}: a block of Python begins with its name");
+                    assert!(
+                        name.ends_with(".py") && !name.contains('/'),
+                        "{page}: a block of Python begins with its name"
+                    );
                     let own = self.instead.iter().find(|(known, _)| *known == name);
                     let script = own.map_or(body.clone(), |(_, path)| {
                         format!("import runpy\nrunpy.run_path({:?}, run_name='__main__')\n", path.display().to_string())
@@ -110,5 +113,7 @@ fn from_pytorch_to_a_fleet() {
     for words in ["cortex-a76  Fits", "97/100", "1.0.0 Active", "ballast_answered_by"] {
         assert!(said.contains(words), "{words:?} is not in\n{said}");
     }
-    assert!(said.lines().any(|line| line.contains("Normal") && line.contains("Fits") && line.contains("default/digits")));
+    assert!(
+        said.lines().any(|line| line.contains("Normal") && line.contains("Fits") && line.contains("default/digits"))
+    );
 }

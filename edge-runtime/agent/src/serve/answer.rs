@@ -1,6 +1,6 @@
 //! Answers: JSON, then raw tensors in order where they were asked for.
 
-use ballast_bundle::{Contract, ReleaseNumber};
+use ballast_bundle::{Batch, Contract, ReleaseNumber};
 use bytes::Bytes;
 use serde_json::json;
 
@@ -12,7 +12,7 @@ pub(crate) struct Body {
     pub(crate) header: Option<usize>,
 }
 
-/// The protocol's answer to an inference.
+/// The protocol's answer to an inference; with the rows that it was of, where the model takes several.
 pub(crate) fn write(
     contract: &Contract,
     number: ReleaseNumber,
@@ -20,6 +20,7 @@ pub(crate) fn write(
     id: Option<&str>,
     wanted: &[(usize, bool)],
     outputs: &[Vec<u8>],
+    rows: Option<(&Batch, u64)>,
 ) -> Body {
     let mut text = String::with_capacity(512);
     let head = json!({
@@ -45,7 +46,12 @@ pub(crate) fn write(
         if !std::mem::take(&mut first) {
             text.push(',');
         }
-        let (name, shape) = (json!(spec.name), json!(spec.shape));
+        let mut shape = spec.shape.clone();
+        let extent = rows.and_then(|(batch, rows)| Some((shape.get_mut(*batch.outputs.get(*n)? as usize)?, rows)));
+        if let Some((extent, rows)) = extent {
+            *extent = rows;
+        }
+        let (name, shape) = (json!(spec.name), json!(shape));
         text.push_str(&format!(
             "{{\"name\":{name},\"datatype\":\"{}\",\"shape\":{shape},",
             numbers::name(spec.datatype)

@@ -20,9 +20,9 @@ pub(super) fn index(served: &[(String, Route)], coming: &[String]) -> Value {
 /// `GET v2/models/{model}`. The versions are those that can be asked for by name.
 pub(super) fn metadata(route: &Route) -> Value {
     let contract = &route.primary.contract;
-    let tensors = |specs: &[TensorSpec]| -> Value {
-        let tensor = |t: &TensorSpec| json!({"name": t.name, "datatype": numbers::name(t.datatype), "shape": t.shape});
-        specs.iter().map(tensor).collect()
+    let tensors = |specs: &[TensorSpec], axes: Vec<Option<u32>>| -> Value {
+        let tensor = |(t, axis): (&TensorSpec, Option<u32>)| json!({"name": t.name, "datatype": numbers::name(t.datatype), "shape": dims(t, axis)});
+        specs.iter().zip(axes).map(tensor).collect()
     };
     let mut versions = vec![&contract.version];
     versions.extend(route.backup.iter().map(|b| &b.contract.version).filter(|v| **v != contract.version));
@@ -30,22 +30,49 @@ pub(super) fn metadata(route: &Route) -> Value {
         "name": contract.model,
         "versions": versions,
         "platform": "ballast_plan",
-        "inputs": tensors(&contract.inputs),
-        "outputs": tensors(&contract.outputs),
+        "inputs": tensors(&contract.inputs, input_axes(contract)),
+        "outputs": tensors(&contract.outputs, output_axes(contract)),
     })
 }
 
 /// What tritonclient's `/config` reads: names, types and dimensions.
 pub(super) fn config(contract: &Contract) -> Value {
-    let tensors = |specs: &[TensorSpec]| -> Value {
-        let tensor = |t: &TensorSpec| json!({"name": t.name, "data_type": format!("TYPE_{}", numbers::name(t.datatype)), "dims": t.shape});
-        specs.iter().map(tensor).collect()
+    // Where rows lie along the first axis of everything, the protocol leaves that axis out.
+    let (inputs, outputs) = (input_axes(contract), output_axes(contract));
+    let first = inputs.iter().chain(&outputs).all(|axis| *axis == Some(0));
+    let tensors = |specs: &[TensorSpec], axes: &[Option<u32>]| -> Value {
+        let tensor = |(t, axis): (&TensorSpec, &Option<u32>)| {
+            let dims = dims(t, *axis);
+            let dims = if first { dims.get(1..).unwrap_or_default() } else { &dims };
+            json!({"name": t.name, "data_type": format!("TYPE_{}", numbers::name(t.datatype)), "dims": dims})
+        };
+        specs.iter().zip(axes).map(tensor).collect()
     };
+    let max = contract.batch.as_ref().filter(|_| first).map_or(0, |batch| batch.max);
     json!({
         "name": contract.model,
         "platform": "ballast_plan",
-        "max_batch_size": 0,
-        "input": tensors(&contract.inputs),
-        "output": tensors(&contract.outputs),
+        "max_batch_size": max,
+        "input": tensors(&contract.inputs, &inputs),
+        "output": tensors(&contract.outputs, &outputs),
     })
+}
+
+fn input_axes(contract: &Contract) -> Vec<Option<u32>> {
+    contract.batch.as_ref().map_or_else(|| vec![None; contract.inputs.len()], |batch| batch.inputs.clone())
+}
+
+fn output_axes(contract: &Contract) -> Vec<Option<u32>> {
+    contract.batch.as_ref().map_or_else(
+        || vec![None; contract.outputs.len()],
+        |batch| batch.outputs.iter().map(|axis| Some(*axis)).collect(),
+    )
+}
+
+/// Dimensions in the protocol's words: -1 is as many as the client sends.
+fn dims(spec: &TensorSpec, axis: Option<u32>) -> Vec<i64> {
+    let extent = |(i, d): (usize, &u64)| {
+        if axis.is_some_and(|axis| axis as usize == i) { -1 } else { i64::try_from(*d).unwrap_or(i64::MAX) }
+    };
+    spec.shape.iter().enumerate().map(extent).collect()
 }

@@ -7,6 +7,7 @@ mod infer;
 mod numbers;
 mod request;
 mod routes;
+mod rows;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock};

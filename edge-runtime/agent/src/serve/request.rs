@@ -62,7 +62,8 @@ const MAX_HEAD: u64 = 64 << 10;
 /// Bytes of the longest request that a contract needs, be it in JSON or binary.
 pub(crate) fn longest(contract: &Contract) -> u64 {
     let elements = contract.inputs.iter().map(|t| t.elements().unwrap_or(u64::MAX)).fold(0, u64::saturating_add);
-    elements.saturating_mul(MAX_ELEMENT).saturating_add(MAX_HEAD)
+    let rows = contract.batch.as_ref().map_or(1, |batch| u64::from(batch.max));
+    elements.saturating_mul(rows).saturating_mul(MAX_ELEMENT).saturating_add(MAX_HEAD)
 }
 
 /// A request that fits its contract.
@@ -70,8 +71,10 @@ pub(crate) fn longest(contract: &Contract) -> u64 {
 pub(crate) struct Inference {
     /// Echoed.
     pub(crate) id: Option<String>,
-    /// In the contract's order.
+    /// In the contract's order, all rows of each.
     pub(crate) inputs: Vec<Bytes>,
+    /// How many rows the inputs with a batch axis have; 1 where the contract has none.
+    pub(crate) rows: u64,
     /// Index into the contract's outputs, and whether it is wanted as raw bytes.
     pub(crate) outputs: Vec<(usize, bool)>,
 }
@@ -92,9 +95,10 @@ pub(crate) fn read(body: &Bytes, header: Option<usize>, contract: &Contract) -> 
     }
     let mut inputs: Vec<Option<Bytes>> = vec![None; contract.inputs.len()];
     let mut at = length;
+    let mut rows: Option<(&str, u64)> = None;
     for input in &wire.inputs {
-        let spec = contract.inputs.iter().position(|t| t.name == input.name);
-        let Some((place, spec)) = spec.and_then(|n| Some((inputs.get_mut(n)?, contract.inputs.get(n)?))) else {
+        let found = contract.inputs.iter().position(|t| t.name == input.name);
+        let Some((n, place, spec)) = found.and_then(|n| Some((n, inputs.get_mut(n)?, contract.inputs.get(n)?))) else {
             return Err(format!(
                 "there is no input {:?}; the model has {}",
                 bounded(&input.name),
@@ -104,7 +108,18 @@ pub(crate) fn read(body: &Bytes, header: Option<usize>, contract: &Contract) -> 
         if place.is_some() {
             return Err(format!("input {:?} is there twice", spec.name));
         }
-        *place = Some(tensor(input, spec, body, &mut at, contract.verification.finite_outputs)?);
+        let sent = with_rows(input, spec, contract)?;
+        let axis = contract.batch.as_ref().and_then(|b| b.inputs.get(n).copied().flatten());
+        if let Some(axis) = axis {
+            let found = sent.shape.get(axis as usize).copied().unwrap_or(1);
+            match rows {
+                Some((first, known)) if known != found => {
+                    return Err(format!("input {:?} has {found} rows, and {first:?} has {known}", spec.name));
+                }
+                _ => rows = Some((spec.name.as_str(), found)),
+            }
+        }
+        *place = Some(tensor(input, &sent, body, &mut at, contract.verification.finite_outputs)?);
     }
     if at != body.len() && header.is_some() {
         return Err(format!("{} bytes follow the last binary tensor", body.len() - at));
@@ -129,7 +144,36 @@ pub(crate) fn read(body: &Bytes, header: Option<usize>, contract: &Contract) -> 
     if outputs.is_empty() {
         outputs = (0..contract.outputs.len()).map(|n| (n, binary)).collect();
     }
-    Ok(Inference { id: wire.id, inputs: inputs.into_iter().flatten().collect(), outputs })
+    let rows = rows.map_or(1, |(_, rows)| rows);
+    Ok(Inference { id: wire.id, inputs: inputs.into_iter().flatten().collect(), rows, outputs })
+}
+
+/// The tensor that was sent: as the contract has it, or with so many rows along its batch axis.
+fn with_rows(input: &WireInput<'_>, spec: &TensorSpec, contract: &Contract) -> Result<TensorSpec, String> {
+    if input.shape == spec.shape {
+        return Ok(spec.clone());
+    }
+    let sent = || input.shape.iter().take(16).collect::<Vec<_>>();
+    let batch = contract.batch.as_ref();
+    let axis = batch.and_then(|b| {
+        let n = contract.inputs.iter().position(|t| t.name == spec.name)?;
+        Some((b.inputs.get(n).copied().flatten()? as usize, u64::from(b.max)))
+    });
+    let Some((axis, max)) = axis else {
+        return Err(format!("input {:?} has shape {:?}, and {:?} was sent", spec.name, spec.shape, sent()));
+    };
+    let same = input.shape.len() == spec.shape.len()
+        && input.shape.iter().zip(&spec.shape).enumerate().all(|(i, (sent, is))| i == axis || sent == is);
+    let rows = input.shape.get(axis).copied().unwrap_or(0);
+    if !same || rows == 0 || rows > max {
+        return Err(format!(
+            "input {:?} has shape {:?} with 1 to {max} rows along axis {axis}, and {:?} was sent",
+            spec.name,
+            spec.shape,
+            sent()
+        ));
+    }
+    Ok(TensorSpec { shape: input.shape.clone(), ..spec.clone() })
 }
 
 fn tensor(
@@ -146,10 +190,6 @@ fn tensor(
             numbers::name(spec.datatype),
             bounded(&input.datatype)
         ));
-    }
-    if input.shape != spec.shape {
-        let shape: Vec<_> = input.shape.iter().take(16).collect();
-        return Err(format!("input {:?} has shape {:?}, and {shape:?} was sent", spec.name, spec.shape));
     }
     match (input.parameters.binary_data_size, input.data) {
         (Some(_), Some(_)) => Err(format!("input {:?} has both data and binary_data_size; send one", spec.name)),
@@ -203,6 +243,7 @@ mod tests {
             variant: "fp32".to_owned(),
             target: "x86-64".parse().unwrap(),
             abi: 1 << 16,
+            batch: None,
             plan_major: 1,
             inputs: vec![tensor("a", DataType::Fp32, &[1, 2]), tensor("b", DataType::Uint8, &[3])],
             outputs: vec![tensor("y", DataType::Fp32, &[1]), tensor("z", DataType::Int64, &[1])],
@@ -252,6 +293,38 @@ mod tests {
         body[at..].copy_from_slice(&f32::NAN.to_le_bytes());
         assert!(whole(&body).unwrap_err().contains("not a finite number"));
         assert!(read(&Bytes::from_static(b"{}"), Some(9), &contract()).unwrap_err().contains("whole body"));
+    }
+
+    #[test]
+    fn rows_are_counted_and_must_be_as_many_everywhere() {
+        let mut contract = contract();
+        contract.inputs[1].shape = vec![3, 1];
+        contract.batch = Some(ballast_bundle::Batch { inputs: vec![Some(0), Some(1)], outputs: vec![0, 0], max: 4 });
+        let read = |a: &str, b: &str| {
+            let text =
+                format!(r#"{{"inputs":[{{"name":"a","datatype":"FP32",{a}}},{{"name":"b","datatype":"UINT8",{b}}}]}}"#);
+            read(&Bytes::from(text), None, &contract)
+        };
+        let two = read(r#""shape":[2,2],"data":[1,2,3,4]"#, r#""shape":[3,2],"data":[1,2,3,4,5,6]"#).unwrap();
+        assert_eq!((two.rows, two.inputs[1].as_ref()), (2, &[1, 2, 3, 4, 5, 6][..]));
+        let one = read(r#""shape":[1,2],"data":[1,2]"#, r#""shape":[3,1],"data":[1,2,3]"#).unwrap();
+        assert_eq!(one.rows, 1);
+        for (a, b, says) in [
+            (
+                r#""shape":[2,2],"data":[1,2,3,4]"#,
+                r#""shape":[3,1],"data":[1,2,3]"#,
+                "\"b\" has 1 rows, and \"a\" has 2",
+            ),
+            (r#""shape":[5,2],"data":[1]"#, "", "with 1 to 4 rows along axis 0, and [5, 2] was sent"),
+            (r#""shape":[0,2],"data":[]"#, "", "with 1 to 4 rows"),
+            (r#""shape":[2,3],"data":[1]"#, "", "and [2, 3] was sent"),
+            (r#""shape":[2],"data":[1]"#, "", "and [2] was sent"),
+            (r#""shape":[2,2],"data":[1,2,3]"#, "", "4 elements"),
+        ] {
+            let b = if b.is_empty() { r#""shape":[3,1],"data":[1,2,3]"# } else { b };
+            let error = read(a, b).unwrap_err();
+            assert!(error.contains(says), "{says}: {error}");
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Paths and statuses of the protocol.
 
+use ballast_bundle::Batch;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{ALLOW, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
@@ -189,10 +190,16 @@ impl Service {
             Err(message) => return error(StatusCode::BAD_REQUEST, &message),
         };
         drop(body);
+        let batch = route.primary.contract.batch.clone();
         // A task of its own: a client that hangs up does not hide a release's failure.
-        let inference = tokio::spawn(self.0.clone().infer(route, by, wanted.inputs));
+        let inference = tokio::spawn(self.0.clone().infer_rows(route, by, wanted.inputs, wanted.rows));
         match inference.await {
-            Ok(Ok(answered)) => answered_reply(&answered, wanted.id.as_deref(), &wanted.outputs),
+            Ok(Ok(answered)) => answered_reply(
+                &answered,
+                wanted.id.as_deref(),
+                &wanted.outputs,
+                batch.as_ref().map(|b| (b, wanted.rows)),
+            ),
             Ok(Err(NoAnswer::QueueFull)) => {
                 let mut reply =
                     error(StatusCode::TOO_MANY_REQUESTS, "the model's queue is full; try again after Retry-After");
@@ -207,10 +214,15 @@ impl Service {
     }
 }
 
-fn answered_reply(answered: &Answered, id: Option<&str>, wanted: &[(usize, bool)]) -> Reply {
+fn answered_reply(
+    answered: &Answered,
+    id: Option<&str>,
+    wanted: &[(usize, bool)],
+    rows: Option<(&Batch, u64)>,
+) -> Reply {
     let loaded = &answered.loaded;
     let (number, outputs) = (loaded.release.number, &answered.answer.outputs);
-    let body = answer::write(&loaded.contract, number, answered.by, id, wanted, outputs);
+    let body = answer::write(&loaded.contract, number, answered.by, id, wanted, outputs, rows);
     let mut reply = Response::new(Full::new(body.bytes));
     let kind = if body.header.is_some() { "application/octet-stream" } else { "application/json" };
     reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, OnceLock};
 
 use ballast_bundle::{Contract, GoldenMatch, Tolerance, Verification};
-use ballast_compiler::{Artifacts, CompileOutcome, CompileRequest, RuntimeLimits, TargetSpec};
+use ballast_compiler::{Artifacts, CompileOutcome, CompileRequest, InputOverride, RuntimeLimits, TargetSpec};
 use ballast_sandbox::EngineProfile;
 
 pub(crate) const TARGET: &str = "x86-64";
@@ -43,11 +43,26 @@ pub(crate) fn plan_with_labels() -> Vec<u8> {
     compile_from("1.0.0", renamed(example("models/digits-1.0.0.onnx")), renamed(example("golden.safetensors"))).plan
 }
 
+/// Digits 1.0.0 as it would be with an open batch, taken by up to 64 images at once.
+pub(crate) fn batched() -> Artifacts {
+    // Only the first of the input's dimensions, [1, 1, 8, 8], becomes an open one.
+    let fixed = *b"\x0a\x02\x08\x01\x0a\x02\x08\x01\x0a\x02\x08\x08\x0a\x02\x08\x08";
+    let mut model = example("models/digits-1.0.0.onnx");
+    let at = model.windows(fixed.len()).position(|w| w == fixed).unwrap();
+    model[at + 2..at + 4].copy_from_slice(b"\x12\x00");
+    let rows = InputOverride { name: "image".into(), batch_axis: Some(0), ..InputOverride::default() };
+    compile_with("1.0.0", model, example("golden.safetensors"), vec![rows])
+}
+
 fn compile(version: &str) -> Artifacts {
     compile_from(version, example(&format!("models/digits-{version}.onnx")), example("golden.safetensors"))
 }
 
 fn compile_from(version: &str, model: Vec<u8>, golden: Vec<u8>) -> Artifacts {
+    compile_with(version, model, golden, Vec::new())
+}
+
+fn compile_with(version: &str, model: Vec<u8>, golden: Vec<u8>, inputs: Vec<InputOverride>) -> Artifacts {
     let profile = EngineProfile::host();
     let request = CompileRequest {
         model,
@@ -63,7 +78,7 @@ fn compile_from(version: &str, model: Vec<u8>, golden: Vec<u8>) -> Artifacts {
             gflops: 0.0,
             memory_bandwidth: 0.0,
         },
-        inputs: Vec::new(),
+        inputs,
         runtime: RuntimeLimits { memory_limit: 64 << 20, deadline_millis: Some(5_000), instances: 1, max_queue: 16 },
         verification: Verification {
             golden_match: GoldenMatch::ArgMax,

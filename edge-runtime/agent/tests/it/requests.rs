@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::failures::on_trial;
 use crate::fleet::Fleet;
 use crate::gateway::{Gateway, wait_for};
-use crate::models::Live;
+use crate::models::{self, Live};
 use crate::script::{self, Does};
 
 /// A gateway that serves digits 1.0.0.
@@ -61,6 +61,64 @@ fn json_and_raw_tensors_are_the_same_question() {
     assert_eq!(scores, gateway.image(image).scores());
     assert_eq!(answer["outputs"][0]["shape"], json!([1, 10]));
     assert_eq!(answer["parameters"]["ballast_release"], "1.1");
+}
+
+/// A gateway that serves digits 1.0.0 by the batch.
+fn serving_batches() -> (Fleet, Gateway) {
+    let fleet = Fleet::start();
+    let release = fleet.release(&models::batched(), "1.0.0", 1);
+    fleet.assign(Some(&release), Some(&release));
+    let mut gateway = Gateway::enrolled(&fleet);
+    gateway.start(&[]);
+    wait_for("1.0.0 is active", || fleet.is("1.0.0", ballast_bundle::protocol::ReleaseState::Active));
+    (fleet, gateway)
+}
+
+#[test]
+fn a_batch_is_answered_row_by_row_and_says_so_in_its_metadata() {
+    let (_fleet, gateway) = serving_batches();
+    let live = Live::load();
+    let ask = |images: &[usize], raw: bool| {
+        let bytes: Vec<u8> = images.iter().flat_map(|n| live.image(*n).to_vec()).collect();
+        let head = json!({
+            "inputs": [{"name": "image", "shape": [images.len(), 1, 8, 8], "datatype": "FP32",
+                        "parameters": {"binary_data_size": bytes.len()}}],
+            "parameters": {"binary_data_output": raw},
+        });
+        let head = head.to_string();
+        let body = [head.as_bytes(), &bytes].concat();
+        let length = [("Inference-Header-Content-Length", head.len().to_string())];
+        gateway.call("POST", "/v2/models/digits/infer", &length, &body)
+    };
+    let images: Vec<usize> = (0..7).collect();
+    let answer = ask(&images, false);
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let output = &answer.json()["outputs"][0];
+    assert_eq!(output["shape"], json!([7, 10]));
+    let together: Vec<f32> = serde_json::from_value(output["data"].clone()).unwrap();
+    let alone: Vec<f32> = images.iter().flat_map(|n| gateway.image(live.image(*n)).scores()).collect();
+    assert_eq!(together, alone, "the very same numbers");
+    for (n, row) in images.iter().zip(together.chunks(10)) {
+        for (got, want) in row.iter().zip(live.expected("1.0.0", *n)) {
+            assert!((got - want).abs() <= 1e-4 + 1e-3 * want.abs(), "image {n}: {got} {want}");
+        }
+    }
+    assert_eq!(ask(&images, true).scores(), together, "raw answers have all rows");
+    // As many as there may be, and one more.
+    let most: Vec<usize> = (0..64).map(|n| n % live.len()).collect();
+    assert_eq!(ask(&most, true).scores().len(), 640);
+    let more: Vec<usize> = (0..65).map(|n| n % live.len()).collect();
+    let refused = ask(&more, false);
+    assert_eq!(refused.status, 400);
+    assert!(refused.error().contains("1 to 64 rows along axis 0, and [65, 1, 8, 8] was sent"), "{}", refused.error());
+
+    let model = gateway.call("GET", "/v2/models/digits", &[], b"").json();
+    assert_eq!(
+        (&model["inputs"][0]["shape"], &model["outputs"][0]["shape"]),
+        (&json!([-1, 1, 8, 8]), &json!([-1, 10]))
+    );
+    let config = gateway.call("GET", "/v2/models/digits/config", &[], b"").json();
+    assert_eq!((&config["max_batch_size"], &config["input"][0]["dims"]), (&json!(64), &json!([1, 8, 8])));
 }
 
 #[test]

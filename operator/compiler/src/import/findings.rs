@@ -164,17 +164,22 @@ impl Findings {
     pub fn yaml(&self, given: &[InputOverride]) -> String {
         let mut out = String::new();
         for o in given.iter().filter(|g| !self.suggested.iter().any(|s| s.name == g.name)) {
-            let _ = match (&o.shape, &o.value) {
-                (Some(shape), _) => writeln!(out, "- {{name: {}, shape: {shape:?}}}", scalar(&o.name)),
-                (None, Some(value)) => writeln!(out, "- {{name: {}, value: {value:?}}}", scalar(&o.name)),
-                (None, None) => Ok(()),
-            };
+            let mut fields = vec![format!("name: {}", scalar(&o.name))];
+            fields.extend(o.shape.as_ref().map(|shape| format!("shape: {shape:?}")));
+            fields.extend(o.value.as_ref().map(|value| {
+                let numbers: Vec<String> = value.iter().map(f64::to_string).collect();
+                format!("value: [{}]", numbers.join(", "))
+            }));
+            fields.extend(o.batch_axis.map(|axis| format!("batchAxis: {axis}")));
+            let _ = writeln!(out, "- {{{}}}", fields.join(", "));
         }
         for o in &self.suggested {
             let said = self.open.iter().find(|i| i.name == o.name).and_then(|i| i.dims.as_deref());
+            let axis = given.iter().find(|g| g.name == o.name).and_then(|g| g.batch_axis);
+            let axis = axis.map_or_else(String::new, |axis| format!(", batchAxis: {axis}"));
             let _ = writeln!(
                 out,
-                "- {{name: {}, shape: {:?}}}  # the model says {}",
+                "- {{name: {}, shape: {:?}{axis}}}  # the model says {}",
                 scalar(&o.name),
                 o.shape.as_deref().unwrap_or_default(),
                 printable(&dimensions(said))

@@ -123,8 +123,10 @@ impl<'m> Walk<'m> {
             let extent = match dim {
                 Dimension::Value(v) => usize::try_from(*v).ok(),
                 Dimension::Open(name) => named.get(name.as_str()).copied().or_else(|| {
-                    assumed |= i == 0;
-                    (i == 0).then_some(1)
+                    // Where the user says that rows lie, one is what is compiled; along the first axis one is a guess.
+                    let batch = given.and_then(|o| o.batch_axis).is_some_and(|axis| axis as usize == i);
+                    assumed |= i == 0 && !batch;
+                    (i == 0 || batch).then_some(1)
                 }),
             };
             let Some(extent) = extent else {

@@ -20,7 +20,7 @@ pub fn suggestions(open: &[OpenInput]) -> impl Iterator<Item = Vec<InputOverride
         let mut overrides = Vec::with_capacity(open.len());
         for input in open {
             let shape = Some(shape(input, turn, &mut named));
-            overrides.push(InputOverride { name: input.name.clone(), shape, value: None });
+            overrides.push(InputOverride { name: input.name.clone(), shape, value: None, ..InputOverride::default() });
         }
         overrides
     })

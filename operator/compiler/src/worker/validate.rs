@@ -45,6 +45,16 @@ pub(super) fn artifacts(request: &CompileRequest, artifacts: &Artifacts) -> Resu
     if !verified {
         return Err("the contract's verification is not the one that was asked for".to_owned());
     }
+    let axes = |name: &str| request.inputs.iter().find(|o| o.name == name).and_then(|o| o.batch_axis);
+    let batched = match &contract.batch {
+        Some(batch) => {
+            batch.fits(&contract) && contract.inputs.iter().zip(&batch.inputs).all(|(t, axis)| axes(&t.name) == *axis)
+        }
+        None => request.inputs.iter().all(|o| o.batch_axis.is_none()),
+    };
+    if !batched {
+        return Err("the contract's batch axes are not those that were asked for".to_owned());
+    }
     let shipped = Golden::of_bundle(&artifacts.golden, &contract).map_err(|e| e.to_string())?;
     let accuracy = match &request.golden {
         Some(asked) => Some(users_golden(asked, &artifacts.golden, &shipped, &contract)?),

@@ -202,7 +202,12 @@ fn shapes_beyond_memory_are_refused() {
     assert!(!check(&request(model.model())).fits);
     let model = chain(&[Dim::Open("n"), Dim::Is(3)], vec![node("Relu", &["x"], &["y"], &[])]);
     let mut request = request(model.model());
-    request.inputs = vec![InputOverride { name: "x".into(), shape: Some(vec![u64::MAX, 3]), value: None }];
+    request.inputs = vec![InputOverride {
+        name: "x".into(),
+        shape: Some(vec![u64::MAX, 3]),
+        value: None,
+        ..InputOverride::default()
+    }];
     let verdict = check(&request);
     assert_eq!(verdict.reason, VerdictReason::InvalidInputs);
 }

@@ -1,5 +1,6 @@
 //! The compiler from the outside: files in, verdicts and bundles out.
 
+mod batch;
 mod determinism;
 mod digits;
 mod every_operator;

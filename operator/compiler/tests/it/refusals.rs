@@ -94,10 +94,12 @@ fn open_dimensions_are_closed_by_overrides_and_names() {
     let mut request = request(model.model());
     assert_eq!(check(&request).reason, VerdictReason::OpenDimensions);
     // The second input follows by the dimension's name.
-    request.inputs = vec![InputOverride { name: "x".into(), shape: Some(vec![2, 5]), value: None }];
+    request.inputs =
+        vec![InputOverride { name: "x".into(), shape: Some(vec![2, 5]), value: None, ..InputOverride::default() }];
     let verdict = check(&request);
     assert!(verdict.fits, "{}", verdict.message);
-    request.inputs = vec![InputOverride { name: "nope".into(), shape: Some(vec![2, 5]), value: None }];
+    request.inputs =
+        vec![InputOverride { name: "nope".into(), shape: Some(vec![2, 5]), value: None, ..InputOverride::default() }];
     let verdict = check(&request);
     assert!(verdict.message.contains("the model has no input \"nope\"; it has \"x\", \"z\""), "{}", verdict.message);
 }
@@ -107,7 +109,12 @@ fn question_marks_and_minus_ones_are_open_dimensions_without_a_name() {
     let dims = [Dim::Is(-1), Dim::Open("?"), Dim::Open("?")];
     let mut request = request(chain(&dims, vec![node("Relu", &["x"], &["y"], &[])]).model());
     assert_eq!(check(&request).reason, VerdictReason::OpenDimensions);
-    request.inputs = vec![InputOverride { name: "x".into(), shape: Some(vec![1, 48, 192]), value: None }];
+    request.inputs = vec![InputOverride {
+        name: "x".into(),
+        shape: Some(vec![1, 48, 192]),
+        value: None,
+        ..InputOverride::default()
+    }];
     let verdict = check(&request);
     assert!(verdict.fits, "{}", verdict.message);
 }
@@ -123,7 +130,12 @@ fn an_open_batch_is_one_and_the_verdict_says_so() {
 #[test]
 fn a_shape_that_contradicts_the_model_is_refused() {
     let mut request = request(example("models/digits-1.0.0.onnx"));
-    request.inputs = vec![InputOverride { name: "image".into(), shape: Some(vec![1, 1, 9, 8]), value: None }];
+    request.inputs = vec![InputOverride {
+        name: "image".into(),
+        shape: Some(vec![1, 1, 9, 8]),
+        value: None,
+        ..InputOverride::default()
+    }];
     let verdict = check(&request);
     assert_eq!(verdict.reason, VerdictReason::InvalidInputs);
     assert!(
@@ -203,7 +215,7 @@ fn a_side_that_a_known_condition_does_not_take_does_not_count() {
     let mut request = request(branching("Relu", "NotThere").model());
     let verdict = check(&request);
     assert_eq!(verdict.reason, VerdictReason::UnsupportedOperators);
-    request.inputs = vec![InputOverride { name: "condition".into(), shape: None, value: Some(vec![1.0]) }];
+    request.inputs = vec![InputOverride { name: "condition".into(), shape: None, value: Some(vec![1.0]), ..InputOverride::default() }];
     let verdict = check(&request);
     assert!(verdict.fits, "{}", verdict.message);
 }

@@ -14,7 +14,7 @@ fn ints(name: &str, values: &[i64]) -> Vec<u8> {
 }
 
 fn shaped(name: &str, shape: Vec<u64>) -> InputOverride {
-    InputOverride { name: name.into(), shape: Some(shape), value: None }
+    InputOverride { name: name.into(), shape: Some(shape), value: None, ..InputOverride::default() }
 }
 
 fn picture() -> Graph {
@@ -52,9 +52,12 @@ fn what_was_given_stays_in_the_yaml_and_what_is_steered_is_found_by_trying() {
     model.constants.push(ints("shape", &[4, 16]));
     model.inputs.push(value("z", 1, &[Dim::Is(1), Dim::Open("other")]));
     let mut asked = request(model.model());
-    asked.inputs = vec![shaped("z", vec![1, 9])];
+    model.inputs.push(value("rate", 7, &[Dim::Is(1)]));
+    asked.model = model.model();
+    let rate = InputOverride { name: "rate".into(), value: Some(vec![16_000.0]), ..InputOverride::default() };
+    asked.inputs = vec![shaped("z", vec![1, 9]), rate];
     let verdict = check(&asked);
-    let yaml = "- {name: z, shape: [1, 9]}\n- {name: x, shape: [1, 64]}  # the model says [1, length]\n";
+    let yaml = "- {name: z, shape: [1, 9]}\n- {name: rate, value: [16000]}\n- {name: x, shape: [1, 64]}  # the model says [1, length]\n";
     assert_eq!(verdict.inputs_yaml.as_deref(), Some(yaml), "{}", verdict.message);
     assert!(verdict.message.contains("these numbers work"), "{}", verdict.message);
 
@@ -212,7 +215,8 @@ fn a_constant_that_steers_a_shape_is_given_by_value() {
     model.inputs.push(value("to", 7, &[Dim::Is(1)]));
     let mut asked = request(model.model());
     assert_eq!(check(&asked).reason, VerdictReason::UnsupportedOperators);
-    asked.inputs = vec![InputOverride { name: "to".into(), shape: None, value: Some(vec![5.0]) }];
+    asked.inputs =
+        vec![InputOverride { name: "to".into(), shape: None, value: Some(vec![5.0]), ..InputOverride::default() }];
     let artifacts = built(compile(&asked));
     let contract: Contract = serde_json::from_slice(&artifacts.contract).unwrap();
     assert_eq!(contract.inputs.len(), 1, "it is no input any more");

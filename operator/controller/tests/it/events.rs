@@ -43,7 +43,7 @@ async fn what_is_refused_is_a_warning_with_the_whole_verdict_in_status() {
         ..Verdict::new(VerdictReason::UnsupportedOperators, format!("FancyOne. {}", "é".repeat(10_000)))
     });
     world.wish("digits", "1.0.0", |_| {});
-    world.until("digits", Phase::Refused, &[], ballast_bundle::protocol::ReleaseState::Active).await;
+    world.until("digits", Phase::Refused, &["gw-a"], ballast_bundle::protocol::ReleaseState::Active).await;
     world.pass().await;
     let status = world.source.statuses.lock().unwrap()["digits"].clone();
     let [target] = status.targets.as_slice() else { panic!("{:?}", status.targets) };

@@ -111,6 +111,7 @@ impl Compiler for Fake {
             variant: request.variant.clone(),
             target: request.target.name.clone(),
             abi: 1 << 16,
+            batch: None,
             plan_major: 1,
             inputs: Vec::new(),
             outputs: self.outputs.lock().unwrap().clone(),

@@ -65,7 +65,12 @@ impl Ours {
 
     pub fn build(&self, name: &str, model: Vec<u8>, inputs: &[InputEntry]) -> Result<Built> {
         let profile = self.engine.profile();
-        let open = |i: &InputEntry| InputOverride { name: i.name.clone(), shape: Some(i.shape.clone()), value: None };
+        let open = |i: &InputEntry| InputOverride {
+            name: i.name.clone(),
+            shape: Some(i.shape.clone()),
+            value: None,
+            ..InputOverride::default()
+        };
         let request = CompileRequest {
             model,
             model_name: name.to_owned(),
