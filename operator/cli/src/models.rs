@@ -35,7 +35,7 @@ pub fn read(path: &Path, limit: u64) -> anyhow::Result<Vec<u8>> {
 /// Targets of these names, each once; all built-in ones when there are none.
 pub fn targets(names: &[String]) -> Result<Vec<TargetSpec>, Failure> {
     let mut found: Vec<TargetSpec> = Vec::new();
-    let all = || builtin_targets().iter().map(|t| spec(t)).collect::<anyhow::Result<Vec<_>>>();
+    let all = || builtin_targets().iter().map(spec).collect::<anyhow::Result<Vec<_>>>();
     for name in names {
         found.extend(if name == "all" { all()? } else { vec![target(name)?] });
     }

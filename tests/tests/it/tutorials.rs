@@ -110,7 +110,7 @@ fn from_pytorch_to_a_fleet() {
     let train = workspace::root().join("tests/python/tutorial_torch.py");
     let mut page = Page::new(vec![("train.py", train)]);
     let said = page.read("pytorch-to-fleet.md");
-    for words in ["cortex-a76  Fits", "97/100", "1.0.0 Active", "ballast_answered_by"] {
+    for words in ["cortex-a76  Fits", "97/100", "1.0.0 Active", "digits 1.0.0, answered by active"] {
         assert!(said.contains(words), "{words:?} is not in\n{said}");
     }
     assert!(

@@ -319,7 +319,7 @@ mod tests {
             (r#""shape":[0,2],"data":[]"#, "", "with 1 to 4 rows"),
             (r#""shape":[2,3],"data":[1]"#, "", "and [2, 3] was sent"),
             (r#""shape":[2],"data":[1]"#, "", "and [2] was sent"),
-            (r#""shape":[2,2],"data":[1,2,3]"#, "", "4 elements"),
+            (r#""shape":[2,2],"data":[1,2,3]"#, "", "needs 4"),
         ] {
             let b = if b.is_empty() { r#""shape":[3,1],"data":[1,2,3]"# } else { b };
             let error = read(a, b).unwrap_err();
