@@ -156,7 +156,8 @@ fn types_that_are_not_supported_are_named() {
     let verdict = refused(model.model());
     assert_eq!(verdict.reason, VerdictReason::UnsupportedType);
     assert!(
-        verdict.message.contains("\"x\" is a tensor of strings") && verdict.message.contains("\"c\" is of type complex64")
+        verdict.message.contains("\"x\" is a tensor of strings")
+            && verdict.message.contains("\"c\" is of type complex64")
     );
 }
 
@@ -215,7 +216,12 @@ fn a_side_that_a_known_condition_does_not_take_does_not_count() {
     let mut request = request(branching("Relu", "NotThere").model());
     let verdict = check(&request);
     assert_eq!(verdict.reason, VerdictReason::UnsupportedOperators);
-    request.inputs = vec![InputOverride { name: "condition".into(), shape: None, value: Some(vec![1.0]), ..InputOverride::default() }];
+    request.inputs = vec![InputOverride {
+        name: "condition".into(),
+        shape: None,
+        value: Some(vec![1.0]),
+        ..InputOverride::default()
+    }];
     let verdict = check(&request);
     assert!(verdict.fits, "{}", verdict.message);
 }

@@ -81,7 +81,7 @@ fn operators_types_and_open_dimensions_are_told_in_one_verdict() {
     assert_eq!(verdict.unsupported.len(), 1, "{:?}", verdict.unsupported);
     let [open] = verdict.open_inputs.as_slice() else { panic!("{:?}", verdict.open_inputs) };
     assert_eq!(open.suggested.as_deref(), Some(&[1, 224][..]));
-    assert!(verdict.unsupported_types.iter().any(|t| t.contains("\"words\" is of type string")), "{verdict:?}");
+    assert!(verdict.unsupported_types.iter().any(|t| t.contains("\"words\" is a tensor of strings")), "{verdict:?}");
     for said in ["FancyOne", "{name: x, shape: [1, 224]}", "\"words\"", "Not known yet: memory"] {
         assert!(verdict.message.contains(said), "{said}: {}", verdict.message);
     }
