@@ -1,5 +1,7 @@
 //! The contract: what a model takes and gives, and within which limits it runs (`contract.json`).
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{Batch, TargetName};
@@ -56,6 +58,43 @@ impl TensorSpec {
     pub fn bytes(&self) -> Option<u64> {
         self.elements()?.checked_mul(self.datatype.size() as u64)
     }
+}
+
+impl TensorSpec {
+    /// The first `count` indices along `axis` of a tensor of this shape: their shape and bytes. More than there are is all of
+    /// them; bytes that are too few are left as they are.
+    pub fn first<'b>(&self, axis: usize, count: u64, bytes: &'b [u8]) -> (Vec<u64>, Cow<'b, [u8]>) {
+        let mut shape = self.shape.clone();
+        let size = |dims: &[u64]| dims.iter().fold(1u64, |n, d| n.saturating_mul(*d));
+        let Some((outer, [extent, inner @ ..])) = self.shape.split_at_checked(axis) else {
+            return (shape, Cow::Borrowed(bytes));
+        };
+        let row = size(inner).saturating_mul(self.datatype.size() as u64);
+        let (whole, part) = (extent.saturating_mul(row), count.min(*extent).saturating_mul(row));
+        if part == whole || self.bytes() != Some(bytes.len() as u64) {
+            return (shape, Cow::Borrowed(bytes));
+        }
+        if let Some(extent) = shape.get_mut(axis) {
+            *extent = count;
+        }
+        if size(outer) == 1 {
+            return (shape, Cow::Borrowed(bytes.get(..part as usize).unwrap_or(bytes)));
+        }
+        let each = bytes.chunks_exact(whole as usize).flat_map(|b| b.get(..part as usize).unwrap_or(b));
+        (shape, Cow::Owned(each.copied().collect()))
+    }
+}
+
+/// An output of which only as many rows are valid as another output says.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CountedOutput {
+    /// The output; its shape has room for as many as there can be.
+    pub output: String,
+    /// The output, an INT64 scalar, that says how many.
+    pub count: String,
+    /// The dimension that is counted.
+    pub axis: u32,
 }
 
 /// How golden vectors are compared.
@@ -133,6 +172,9 @@ pub struct Contract {
     pub inputs: Vec<TensorSpec>,
     /// In the order of the plan's entry 0.
     pub outputs: Vec<TensorSpec>,
+    /// Outputs whose number of rows is computed. An answer has only the valid ones.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub counted: Vec<CountedOutput>,
     /// What the sandbox enforces.
     pub limits: Limits,
     /// What Probing and Trial check.
@@ -140,4 +182,11 @@ pub struct Contract {
     /// Where clients may send several rows at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batch: Option<Batch>,
+}
+
+impl Contract {
+    /// How an output is counted, if it is.
+    pub fn counted(&self, output: &str) -> Option<&CountedOutput> {
+        self.counted.iter().find(|counted| counted.output == output)
+    }
 }

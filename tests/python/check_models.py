@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime as ort
-from onnx import helper
+from onnx import helper, numpy_helper
 from safetensors.numpy import load_file
 
 import cases
@@ -23,7 +23,14 @@ MODELS = {
     "rec": "ch_PP-OCRv4_rec_infer.onnx",
     "det": "ch_PP-OCRv4_det_infer.onnx",
     "magika": "standard_v3_3/model.onnx",
+    "silero": "silero_vad.onnx",
+    "silero 16k": "silero_vad_16k_op15.onnx",
+    "silero half": "silero_vad_half.onnx",
+    "silero openvino": "silero_vad_openvino_16k.onnx",
+    "silero without if": "silero_vad_op18_ifless.onnx",
+    "silero sequence": "silero_vad_16k_sequence.onnx",
 }
+SAMPLE_RATE = 16000
 
 
 def text_line(height, width, seed):
@@ -46,6 +53,24 @@ def file_bytes(seed):
     return np.concatenate([begin, end])[None]
 
 
+def voice(name, session):
+    """Chunks of a hum with formants and noise, as a detector of voices hears them: each goes on with the state that the one
+    before it left. The sequence model takes all of them at once."""
+    time = np.arange(512 * 24) / SAMPLE_RATE
+    hum = sum(np.sin(2 * np.pi * 120 * k * time) / k * np.exp(-((120 * k - 600) / 500) ** 2) for k in range(1, 20))
+    sound = (hum * (np.sin(2 * np.pi * 2 * time) > -0.2) * 0.3 + np.random.default_rng(1).normal(0, 0.01, len(time))).astype(np.float32)
+    padded = np.concatenate([np.zeros(64, np.float32), sound])
+    chunks = [padded[i * 512 : i * 512 + 576][None] for i in range(24)]
+    if name == "silero sequence":
+        zeros = np.zeros((1, 1, 128), np.float32)
+        return [{"input": np.concatenate(chunks), "h": zeros, "c": zeros}]
+    given, state = [], np.zeros((2, 1, 128), np.float32)
+    for chunk in chunks:
+        given.append({"input": chunk, "state": state} | ({"sr": np.array(SAMPLE_RATE)} if "sr" in session else {}))
+        state = session["run"](given[-1])[1]
+    return given
+
+
 def inputs(name):
     if name == "magika":
         return [file_bytes(seed) for seed in range(3)]
@@ -59,14 +84,23 @@ def main():
         for name, file in MODELS.items():
             content = model_bytes(folder, file)
             session = ort.InferenceSession(content, providers=["CPUExecutionProvider"])
-            given = inputs(name)
-            [model_input] = session.get_inputs()
-            answers = [session.run(None, {model_input.name: x}) for x in given]
+            names = [i.name for i in session.get_inputs()]
+            run = lambda feeds: session.run(None, feeds)
+            if name.startswith("silero"):
+                given = voice(name, {"run": run} | dict.fromkeys(names))
+            else:
+                given = [{names[0]: x} for x in inputs(name)]
+            answers = [run(feeds) for feeds in given]
             model = onnx.load_from_string(content)
-            [info] = [i for i in model.graph.input if i.name == model_input.name]
-            info.CopyFrom(helper.make_tensor_value_info(info.name, info.type.tensor_type.elem_type, given[0].shape))
-            graph = onnx.GraphProto(input=[info], output=model.graph.output)
-            vectors = [([x], answer) for x, answer in zip(given, answers)]
+            model.graph.initializer.extend(numpy_helper.from_array(given[0][n], n) for n in names if n == "sr")
+            infos = [i for i in model.graph.input if i.name in names and i.name != "sr"]
+            for info in infos:
+                info.CopyFrom(helper.make_tensor_value_info(info.name, info.type.tensor_type.elem_type, given[0][info.name].shape))
+            kept = [i for i in model.graph.input if i.name != "sr"]
+            del model.graph.input[:]
+            model.graph.input.extend(kept)
+            graph = onnx.GraphProto(input=infos, output=model.graph.output)
+            vectors = [([feeds[i.name] for i in infos], answer) for feeds, answer in zip(given, answers)]
             cases.write_case(Path(directory) / name, model, vectors, (1e-3, 1e-4), name, graph)
         results = cases.run(directory, "--rounds", 1)["cases"]
     for result in results:

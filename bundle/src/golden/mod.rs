@@ -9,9 +9,11 @@
 //! tolerance, and the labels too ([`Golden::check`], [`Tally::judge`]).
 
 mod compare;
+mod pad;
 mod safetensors;
 mod tally;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use compare::{argmax, compare, one_row};
@@ -21,7 +23,7 @@ use tally::larger;
 pub use safetensors::write;
 pub use tally::{Deviation, Tally, VectorResult};
 
-use crate::{Contract, DataType, GoldenMatch, TensorSpec};
+use crate::{Contract, CountedOutput, DataType, GoldenMatch, TensorSpec};
 
 /// Largest golden file.
 pub const MAX_GOLDEN_BYTES: usize = 16 << 20;
@@ -74,6 +76,22 @@ impl Golden {
     /// Reads a file for a model with these inputs and outputs. Every input must be there; every output needs `outputs/` or
     /// `labels/` in a user's file.
     pub fn parse(bytes: &[u8], inputs: &[TensorSpec], outputs: &[TensorSpec]) -> Result<Self, GoldenError> {
+        Self::parse_counted(bytes, inputs, outputs, &[])
+    }
+
+    /// Reads a file for a model of this contract. A counted output may be given with its valid rows only, the same number in
+    /// every vector; that number is then what is expected of its count.
+    pub fn of_contract(bytes: &[u8], contract: &Contract) -> Result<Self, GoldenError> {
+        Self::parse_counted(bytes, &contract.inputs, &contract.outputs, &contract.counted)
+    }
+
+    /// As [`Golden::parse`], for counted outputs as [`Golden::of_contract`] says.
+    pub fn parse_counted(
+        bytes: &[u8],
+        inputs: &[TensorSpec],
+        outputs: &[TensorSpec],
+        counted: &[CountedOutput],
+    ) -> Result<Self, GoldenError> {
         if bytes.len() > MAX_GOLDEN_BYTES {
             return Err(GoldenError::TooLarge { found: bytes.len() });
         }
@@ -108,6 +126,24 @@ impl Golden {
                 return Err(GoldenError::Count(n));
             }
             count = Some(n);
+            let counts = counted.iter().find(|c| kind == "outputs" && c.output == tensor);
+            if let Some(counted) = counts
+                && header.dtype == dtype_name(spec.datatype)
+                && let Some(rows) = pad::rows(&spec, counted.axis as usize, header.shape.get(1..).unwrap_or_default())
+            {
+                let [start, end] = header.data_offsets;
+                let given = bytes.get(data_start..).and_then(|data| data.get(start..end)).unwrap_or_default();
+                let padded = pad::padded(&spec, counted.axis as usize, rows, n, given).ok_or(GoldenError::Count(n))?;
+                let stride = padded.len() / n.max(1) as usize;
+                place.insert(spec.name, Stacked { start: golden.bytes.len(), stride });
+                golden.bytes.extend_from_slice(&padded);
+                if !headers.contains_key(&format!("outputs/{}", counted.count)) {
+                    let counts: Vec<u8> = (0..n).flat_map(|_| rows.to_le_bytes()).collect();
+                    golden.outputs.insert(counted.count.clone(), Stacked { start: golden.bytes.len(), stride: 8 });
+                    golden.bytes.extend_from_slice(&counts);
+                }
+                continue;
+            }
             let fits =
                 header.shape.get(1..) == Some(spec.shape.as_slice()) && header.dtype == dtype_name(spec.datatype);
             let stride = spec.bytes().unwrap_or(u64::MAX);
@@ -154,7 +190,7 @@ impl Golden {
 
     /// Reads the golden layer of a bundle: every output has its expected values there.
     pub fn of_bundle(bytes: &[u8], contract: &Contract) -> Result<Self, GoldenError> {
-        let golden = Self::parse(bytes, &contract.inputs, &contract.outputs)?;
+        let golden = Self::of_contract(bytes, contract)?;
         match contract.outputs.iter().find(|t| !golden.has_values(&t.name)) {
             Some(output) => Err(GoldenError::Missing(format!("outputs/{}", output.name))),
             None => Ok(golden),
@@ -268,7 +304,8 @@ impl Golden {
                 continue;
             };
             if let Some(expected) = self.output(vector, name) {
-                let compared = compare(spec, actual, expected, &verification.tolerance);
+                let (actual, expected) = self.valid(vector, spec, contract, actual, expected);
+                let compared = compare(spec, &actual, &expected, &verification.tolerance);
                 if let Some(wrong) = compared.wrong.filter(|_| by_value) {
                     result.values.get_or_insert(format!("vector {vector}, output {name:?}: {wrong}"));
                 }
@@ -300,6 +337,25 @@ impl Golden {
             }
         }
         result
+    }
+
+    /// Both without rows behind as many as are expected. What is found of the count is another output, judged for itself.
+    fn valid<'b>(
+        &self,
+        vector: usize,
+        spec: &TensorSpec,
+        contract: &Contract,
+        actual: &'b [u8],
+        expected: &'b [u8],
+    ) -> (Cow<'b, [u8]>, Cow<'b, [u8]>) {
+        let count = contract.counted(&spec.name).and_then(|counted| {
+            let count = self.output(vector, &counted.count)?.try_into().ok().map(i64::from_le_bytes)?;
+            Some((counted.axis as usize, u64::try_from(count).ok()?))
+        });
+        match count {
+            Some((axis, count)) => (spec.first(axis, count, actual).1, spec.first(axis, count, expected).1),
+            None => (Cow::Borrowed(actual), Cow::Borrowed(expected)),
+        }
     }
 
     /// The label in the file; in a file without any, the one that the expected values amount to.

@@ -2,6 +2,7 @@
 
 mod attacks;
 mod cosign;
+mod counted;
 mod golden;
 mod properties;
 mod walk;

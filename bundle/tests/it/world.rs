@@ -109,6 +109,7 @@ impl World {
             plan_major: 1,
             inputs: vec![tensor("image", &[1, 2])],
             outputs: vec![tensor("scores", &[1, 2])],
+            counted: vec![],
             limits: Limits { memory_bytes: 1 << 20, deadline_millis: 100, instances: 1, max_queue: 16 },
             verification: Verification {
                 golden_match: GoldenMatch::ArgMax,

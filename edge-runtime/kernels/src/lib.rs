@@ -10,6 +10,7 @@
 // A kernel is reached by its step's numbers; the contract is the same for all and stands above.
 #![allow(clippy::missing_safety_doc, clippy::too_many_arguments)]
 
+pub mod bounded;
 pub mod control;
 pub mod copy;
 pub mod depthwise;
@@ -49,5 +50,8 @@ pub unsafe fn run_step(level: Level, plan: &Plan<'_>, step: &Step, memory: &Memo
         Step::IntConv(s) => quantized::int_conv(level, s, memory),
         Step::IntDepthwise(s) => quantized::int_depthwise(level, s, memory),
         Step::Lookup(s) => quantized::lookup(s, memory),
+        Step::NonZero(s) => bounded::non_zero(s, memory),
+        Step::Suppress(s) => bounded::suppress(s, memory),
+        Step::Unique(s) => bounded::unique(s, memory),
     }
 }

@@ -212,6 +212,9 @@ impl Bounds<'_> {
             Step::IntConv(c) => self.int_conv(c),
             Step::IntDepthwise(d) => self.int_depthwise(d),
             Step::Lookup(l) => self.lookup(l),
+            Step::NonZero(s) => self.non_zero(s),
+            Step::Suppress(s) => self.suppress(s),
+            Step::Unique(s) => self.unique(s),
         }
     }
 

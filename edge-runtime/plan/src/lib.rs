@@ -27,6 +27,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod bounded;
 #[cfg(feature = "build")]
 pub mod build;
 pub mod check;

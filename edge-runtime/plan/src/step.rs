@@ -8,6 +8,7 @@
 use alloc::vec::Vec;
 
 use crate::PlanError;
+use crate::bounded::{NonZero, Suppress, Unique};
 use crate::quantized::{IntConv, IntDepthwise, IntGemm, Lookup};
 use crate::record::{Field, List, Reader, choice, record};
 
@@ -527,4 +528,10 @@ steps! {
     IntDepthwise = 32,
     /// Kind 33.
     Lookup = 33,
+    /// Kind 40.
+    NonZero = 40,
+    /// Kind 41.
+    Suppress = 41,
+    /// Kind 42.
+    Unique = 42,
 }

@@ -53,7 +53,8 @@ type Vectors = Vec<(Vec<Tensor>, Vec<Tensor>)>;
 fn vectors(graph: &Graph, bytes: &[u8]) -> Result<Vectors, String> {
     let inputs = specs(graph, &graph.inputs, graph.inputs.iter().map(|id| &graph.value(*id).name));
     let outputs = specs(graph, &graph.outputs, graph.output_names.iter());
-    let golden = Golden::parse(bytes, &inputs, &outputs).map_err(|e| e.to_string())?;
+    let golden =
+        Golden::parse_counted(bytes, &inputs, &outputs, &graph.counted_outputs()).map_err(|e| e.to_string())?;
     let tensor = |id: &ValueId, bytes: Option<&[u8]>| {
         let value = graph.value(*id);
         Tensor::from_bytes(value.dtype, value.shape.clone(), bytes?)
@@ -69,8 +70,24 @@ fn vectors(graph: &Graph, bytes: &[u8]) -> Result<Vectors, String> {
         .collect()
 }
 
-fn compare(found: &[Tensor], wanted: &[Tensor]) -> Result<(), String> {
-    for (o, (found, wanted)) in found.iter().zip(wanted).enumerate() {
+/// Without rows behind as many as are wanted.
+fn valid(graph: &Graph, tensors: &[Tensor], wanted: &[Tensor]) -> Vec<Tensor> {
+    let mut tensors = tensors.to_vec();
+    for counted in &graph.counted {
+        let (tensor, count) = (&tensors[counted.output], wanted[counted.count].ints()[0] as u64);
+        let shape = tensor.shape.iter().map(|d| *d as u64).collect();
+        let spec = TensorSpec { name: String::new(), datatype: tensor.dtype.datatype(), shape };
+        let bytes = tensor.to_bytes();
+        let (shape, bytes) = spec.first(counted.axis, count, &bytes);
+        let shape = shape.iter().map(|d| *d as usize).collect();
+        tensors[counted.output] = Tensor::from_bytes(tensor.dtype, shape, &bytes).expect("as long as its shape");
+    }
+    tensors
+}
+
+fn compare(graph: &Graph, found: &[Tensor], wanted: &[Tensor]) -> Result<(), String> {
+    let (found, wanted) = (valid(graph, found, wanted), valid(graph, wanted, wanted));
+    for (o, (found, wanted)) in found.iter().zip(&wanted).enumerate() {
         if found.ints() != wanted.ints() {
             return Err(format!("output {o} differs"));
         }
@@ -131,9 +148,9 @@ fn run(folder: &Path) -> Outcome {
         Ok(vectors) => vectors,
         Err(message) => return Outcome { message, ..outcome },
     };
-    let judged = vectors
-        .iter()
-        .try_for_each(|(inputs, wanted)| compare(&eval::evaluate(&graph, inputs).map_err(|e| e.to_string())?, wanted));
+    let judged = vectors.iter().try_for_each(|(inputs, wanted)| {
+        compare(&graph, &eval::evaluate(&graph, inputs).map_err(|e| e.to_string())?, wanted)
+    });
     match judged {
         Ok(()) => outcome.evaluated = true,
         Err(message) => return Outcome { message: format!("evaluator: {message}"), ..outcome },
@@ -145,7 +162,7 @@ fn run(folder: &Path) -> Outcome {
     outcome.lowered = true;
     for level in [Level::Scalar, Level::best()] {
         for (inputs, wanted) in &vectors {
-            if let Err(message) = compare(&execute(&graph, &lowered, level, inputs), wanted) {
+            if let Err(message) = compare(&graph, &execute(&graph, &lowered, level, inputs), wanted) {
                 return Outcome { message: format!("kernels ({level:?}): {message}"), ..outcome };
             }
         }

@@ -151,6 +151,9 @@ fn describe(plan: &Plan<'_>, step: &Step) -> (&'static str, String, u64) {
             ("int depthwise", what, 2 * planes * s.window.pixels() * s.window.taps())
         }
         Step::Lookup(s) => ("lookup", format!("{} bytes", s.count), 0),
+        Step::NonZero(s) => ("non zero", format!("{:?} {:?}", s.dtype, s.dims), 0),
+        Step::Suppress(s) => ("suppress", format!("{}x{}x{}, {}", s.batch, s.classes, s.boxes, s.limit), 0),
+        Step::Unique(s) => ("unique", format!("{:?} {}x{}", s.dtype, s.rows, s.len), 0),
     }
 }
 

@@ -192,6 +192,7 @@ fn artifacts(request: &CompileRequest) -> Artifacts {
         plan_major: 1,
         inputs: vec![tensor("x")],
         outputs: vec![tensor("y")],
+        counted: vec![],
         limits: Limits { memory_bytes: 4 << 20, deadline_millis: 100, instances: 1, max_queue: 1 },
         verification: request.verification.clone(),
     };

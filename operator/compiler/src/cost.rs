@@ -16,6 +16,11 @@ pub(crate) fn multiply_adds(op: &Op, inputs: &[&[usize]], output: &[usize]) -> u
         Op::TopK { .. } => input.saturating_mul(16),
         Op::Resample { taps, .. } => size(output).saturating_mul(*taps as u64),
         Op::Unary(_) | Op::Binary(_) | Op::Select | Op::Cast => size(output),
+        Op::NonZero => input,
+        // A sort.
+        Op::Unique { .. } => input.saturating_mul(64),
+        // Each candidate against each that was chosen.
+        Op::Suppress { limit, .. } => inputs.get(1).map_or(0, |s| size(s)).saturating_mul(*limit as u64),
         Op::Repeat(repeat) => work(&repeat.body).saturating_mul(repeat.count as u64),
         Op::Branch(branch) => work(&branch.then).max(work(&branch.otherwise)),
         Op::Reshape

@@ -314,6 +314,7 @@ fn contract(
         plan_major: ballast_plan::MAJOR,
         inputs: graph.inputs.iter().map(|id| spec(id, &graph.value(*id).name)).collect(),
         outputs: graph.outputs.iter().zip(&graph.output_names).map(|(id, name)| spec(id, name)).collect(),
+        counted: graph.counted_outputs(),
         limits: Limits {
             memory_bytes: verdict.peak_memory_bytes,
             deadline_millis: verdict.deadline_millis,

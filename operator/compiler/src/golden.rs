@@ -59,7 +59,7 @@ fn all_finite(outputs: &[Tensor]) -> bool {
 
 fn judged(graph: &Graph, contract: &Contract, bytes: &[u8], flop: u64) -> Result<(Vec<u8>, Accuracy), Refusal> {
     let invalid = |e: String| Refusal::Invalid(format!("The golden vectors cannot be used: {e}."));
-    let golden = Golden::parse(bytes, &contract.inputs, &contract.outputs).map_err(|e| invalid(e.to_string()))?;
+    let golden = Golden::of_contract(bytes, contract).map_err(|e| invalid(e.to_string()))?;
     golden.can_judge(contract).map_err(|e| invalid(e.to_string()))?;
     let vectors = golden.len() as u64;
     if flop.saturating_mul(vectors) > MAX_WORK && vectors > 1 {

@@ -15,7 +15,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use ballast_bundle::DataType;
+use ballast_bundle::{CountedOutput, DataType};
 
 /// Element types of the IR. f16, bf16 and f64 constants and attributes of a model become [`DType::F32`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -495,6 +495,30 @@ pub enum Op {
         /// As many as `indices`.
         weights: Vec<f32>,
     },
+    /// `x → indices (I64) [rank, elements], count (I64)`: row `d` has the indices along dimension `d` of the elements that are
+    /// not zero (NaN is not), in row-major order; `count` columns, and zeros behind them. At least one dimension.
+    NonZero,
+    /// `x [n, ..] → values [n, ..], first (I64) [n], inverse (I64) [n], counts (I64) [n], count (I64)`: the rows that differ,
+    /// where each occurs first, which of them each row of `x` is, and how often each occurs; `count` rows, and zeros behind
+    /// them. NaN equals NaN and is the largest.
+    Unique {
+        /// In ascending order, the first elements deciding first; else in the order of first occurrence.
+        sorted: bool,
+    },
+    /// `boxes [b, n, 4], scores [b, c, n] → chosen (I64) [b · c · limit, 3], count (I64)`, f32: non-maximum suppression. Of each
+    /// image and class, boxes in the order of their scores (of equal ones the lower index first; NaN last) that no chosen one
+    /// of the same class overlaps by more than `iou`; at most `limit`. Rows are image, class, box; `count` of them, and zeros
+    /// behind. Boxes without area overlap nothing.
+    Suppress {
+        /// At least 1, at most `n`.
+        limit: usize,
+        /// Boxes are centre x, centre y, width, height; else two opposite corners, each y before x.
+        centered: bool,
+        /// Intersection over union.
+        iou: f32,
+        /// Only boxes with a larger score count.
+        score: Option<f32>,
+    },
     /// A graph that runs again and again, see [`Repeat`].
     Repeat(Arc<Repeat>),
     /// One graph or the other, see [`Branch`].
@@ -579,6 +603,9 @@ impl Op {
             Self::ScatterElements { .. } => "ScatterElements",
             Self::ScatterNd { .. } => "ScatterNd",
             Self::Resample { .. } => "Resample",
+            Self::NonZero => "NonZero",
+            Self::Unique { .. } => "Unique",
+            Self::Suppress { .. } => "Suppress",
             Self::Repeat(_) => "Repeat",
             Self::Branch(_) => "Branch",
         }
@@ -649,12 +676,32 @@ pub struct Graph {
     pub outputs: Vec<ValueId>,
     /// As many as `outputs`.
     pub output_names: Vec<String>,
+    /// Outputs of which only some rows are valid.
+    pub counted: Vec<Counted>,
+}
+
+/// An output with as many rows as another output says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counted {
+    /// Index of the output.
+    pub output: usize,
+    /// Index of the output with the count, an I64 scalar.
+    pub count: usize,
+    /// The dimension whose extent it is.
+    pub axis: usize,
 }
 
 impl Graph {
     /// The value; panics on an id of another graph.
     pub fn value(&self, id: ValueId) -> &Value {
         &self.values[id.index()]
+    }
+
+    /// Counted outputs as the contract has them.
+    pub fn counted_outputs(&self) -> Vec<CountedOutput> {
+        let name = |i: usize| self.output_names[i].clone();
+        let each = |c: &Counted| CountedOutput { output: name(c.output), count: name(c.count), axis: c.axis as u32 };
+        self.counted.iter().map(each).collect()
     }
 
     /// Types and shapes of outputs.

@@ -320,6 +320,32 @@ fn rule(op: &Op, inputs: &[(DType, &[usize])], wanted: Option<&Typed>) -> Result
             }
             one(dtype, along(*dim, indices.len() / taps))
         }
+        Op::NonZero => {
+            if shape.is_empty() {
+                return Err("a scalar has no indices".to_owned());
+            }
+            Ok(vec![(DType::I64, vec![shape.len(), elements(shape)?]), (DType::I64, Vec::new())])
+        }
+        Op::Unique { .. } => {
+            let rows = *shape.first().ok_or("a scalar has no rows")?;
+            if shape.contains(&0) {
+                return Err("rows of nothing".to_owned());
+            }
+            let ints = || (DType::I64, vec![rows]);
+            Ok(vec![(dtype, shape.to_vec()), ints(), ints(), ints(), (DType::I64, Vec::new())])
+        }
+        Op::Suppress { limit, iou, score, .. } => {
+            let (other, s) = input(1)?;
+            float(same(dtype, other)?)?;
+            let (&[b, n, 4], &[b2, c, n2]) = (shape, s) else {
+                return Err(format!("boxes of shape {shape:?} and scores of shape {s:?}"));
+            };
+            let room = b.checked_mul(c).and_then(|n| n.checked_mul(*limit)).ok_or("too many boxes")?;
+            if b != b2 || n != n2 || room == 0 || *limit > n || iou.is_nan() || score.is_some_and(f32::is_nan) {
+                return Err(format!("boxes of shape {shape:?} and scores of shape {s:?}, {limit} of them"));
+            }
+            Ok(vec![(DType::I64, vec![room, 3]), (DType::I64, Vec::new())])
+        }
         Op::Repeat(repeat) => self::repeat(repeat, inputs),
         Op::Branch(branch) => {
             condition(inputs)?;

@@ -1,6 +1,8 @@
 //! Answers: JSON, then raw tensors in order where they were asked for.
 
-use ballast_bundle::{Batch, Contract, ReleaseNumber};
+use std::borrow::Cow;
+
+use ballast_bundle::{Batch, Contract, ReleaseNumber, TensorSpec};
 use bytes::Bytes;
 use serde_json::json;
 
@@ -10,6 +12,24 @@ use super::{AnsweredBy, numbers};
 pub(crate) struct Body {
     pub(crate) bytes: Bytes,
     pub(crate) header: Option<usize>,
+}
+
+/// The rows of an output that are valid, and their shape.
+fn valid<'b>(
+    contract: &Contract,
+    spec: &TensorSpec,
+    bytes: &'b [u8],
+    outputs: &[Vec<u8>],
+) -> (Vec<u64>, Cow<'b, [u8]>) {
+    let count = contract.counted(&spec.name).and_then(|counted| {
+        let n = contract.outputs.iter().position(|t| t.name == counted.count)?;
+        let count = i64::from_le_bytes(outputs.get(n)?.as_slice().try_into().ok()?);
+        Some((counted.axis as usize, u64::try_from(count).ok()?))
+    });
+    match count {
+        Some((axis, count)) => spec.first(axis, count, bytes),
+        None => (spec.shape.clone(), Cow::Borrowed(bytes)),
+    }
 }
 
 /// The protocol's answer to an inference; with the rows that it was of, where the model takes several.
@@ -39,14 +59,14 @@ pub(crate) fn write(
         text.push_str(&format!(",\"id\":{}", json!(id)));
     }
     text.push_str(",\"outputs\":[");
-    let mut raw: Vec<&[u8]> = Vec::new();
+    let mut raw: Vec<Cow<'_, [u8]>> = Vec::new();
     let mut first = true;
     for (n, binary) in wanted {
         let (Some(spec), Some(bytes)) = (contract.outputs.get(*n), outputs.get(*n)) else { continue };
         if !std::mem::take(&mut first) {
             text.push(',');
         }
-        let mut shape = spec.shape.clone();
+        let (mut shape, bytes) = valid(contract, spec, bytes, outputs);
         let extent = rows.and_then(|(batch, rows)| Some((shape.get_mut(*batch.outputs.get(*n)? as usize)?, rows)));
         if let Some((extent, rows)) = extent {
             *extent = rows;
@@ -61,7 +81,7 @@ pub(crate) fn write(
             raw.push(bytes);
         } else {
             text.push_str("\"data\":");
-            numbers::write(bytes, spec.datatype, &mut text);
+            numbers::write(&bytes, spec.datatype, &mut text);
             text.push('}');
         }
     }
@@ -73,4 +93,45 @@ pub(crate) fn write(
     let mut all = text.into_bytes();
     raw.iter().for_each(|bytes| all.extend_from_slice(bytes));
     Body { bytes: Bytes::from(all), header: Some(header) }
+}
+
+#[cfg(test)]
+mod tests {
+    use ballast_bundle::{CountedOutput, Counter, DataType};
+    use serde_json::Value;
+
+    use super::super::request::tests::contract;
+    use super::*;
+
+    #[test]
+    fn an_answer_has_only_the_rows_that_are_valid() {
+        let mut contract = contract();
+        let tensor =
+            |name: &str, datatype, shape: &[u64]| TensorSpec { name: name.to_owned(), datatype, shape: shape.to_vec() };
+        contract.outputs = vec![tensor("y", DataType::Uint8, &[2, 3]), tensor("y.count", DataType::Int64, &[])];
+        contract.counted = vec![CountedOutput { output: "y".into(), count: "y.count".into(), axis: 1 }];
+        let answer = |count: i64, binary: bool| {
+            let outputs = [vec![1, 2, 3, 4, 5, 6], count.to_le_bytes().to_vec()];
+            write(
+                &contract,
+                ReleaseNumber { epoch: 1, counter: Counter(1) },
+                AnsweredBy::Active,
+                None,
+                &[(0, binary)],
+                &outputs,
+            )
+        };
+        let text = |body: &Body| -> Value {
+            serde_json::from_slice(&body.bytes[..body.header.unwrap_or(body.bytes.len())]).unwrap()
+        };
+        for (count, shape, data) in
+            [(2, [2, 2], vec![1, 2, 4, 5]), (0, [2, 0], vec![]), (3, [2, 3], vec![1, 2, 3, 4, 5, 6])]
+        {
+            let plain = &text(&answer(count, false))["outputs"][0];
+            assert_eq!((&plain["shape"], &plain["data"]), (&json!(shape), &json!(data)));
+            let binary = answer(count, true);
+            assert_eq!(text(&binary)["outputs"][0]["parameters"]["binary_data_size"], data.len());
+            assert_eq!(binary.bytes[binary.header.unwrap_or(binary.bytes.len())..], data[..]);
+        }
+    }
 }

@@ -64,12 +64,12 @@ fn input_axes(contract: &Contract) -> Vec<Option<u32>> {
 
 fn output_axes(contract: &Contract) -> Vec<Option<u32>> {
     contract.batch.as_ref().map_or_else(
-        || vec![None; contract.outputs.len()],
+        || contract.outputs.iter().map(|t| contract.counted(&t.name).map(|counted| counted.axis)).collect(),
         |batch| batch.outputs.iter().map(|axis| Some(*axis)).collect(),
     )
 }
 
-/// Dimensions in the protocol's words: -1 is as many as the client sends.
+/// Dimensions in the protocol's words: -1 is as many as the client sends, or as each answer has of its own.
 fn dims(spec: &TensorSpec, axis: Option<u32>) -> Vec<i64> {
     let extent = |(i, d): (usize, &u64)| {
         if axis.is_some_and(|axis| axis as usize == i) { -1 } else { i64::try_from(*d).unwrap_or(i64::MAX) }

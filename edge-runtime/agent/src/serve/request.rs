@@ -228,7 +228,7 @@ fn bounded(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use ballast_bundle::{DataType, GoldenMatch, Limits, Tolerance, Verification};
 
     use super::*;
@@ -247,6 +247,7 @@ mod tests {
             plan_major: 1,
             inputs: vec![tensor("a", DataType::Fp32, &[1, 2]), tensor("b", DataType::Uint8, &[3])],
             outputs: vec![tensor("y", DataType::Fp32, &[1]), tensor("z", DataType::Int64, &[1])],
+            counted: vec![],
             limits: Limits { memory_bytes: 1 << 20, deadline_millis: 100, instances: 1, max_queue: 1 },
             verification: Verification {
                 golden_match: GoldenMatch::Values,

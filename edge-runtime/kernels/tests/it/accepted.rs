@@ -37,6 +37,9 @@ fn work(step: &Step) -> u128 {
         }
         Step::IntDepthwise(s) => product(&[s.batch, s.planes, s.window.kh, s.window.kw, s.window.oh, s.window.ow]),
         Step::Lookup(s) => s.count.into(),
+        Step::NonZero(s) => product(&s.dims[..s.rank as usize]) * 8,
+        Step::Suppress(s) => product(&[s.batch, s.classes, s.boxes, s.limit.max(16)]),
+        Step::Unique(s) => product(&[s.rows, s.len, 64]),
     }
 }
 

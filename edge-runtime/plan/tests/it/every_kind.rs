@@ -1,5 +1,6 @@
 //! A plan with a step of every kind, each as close to the end of its memory as it may be.
 
+use ballast_plan::bounded::{NonZero, Suppress, Unique};
 use ballast_plan::build::{PlanBuilder, TensorDef};
 use ballast_plan::control::{Block, Slide};
 use ballast_plan::quantized::{Bytes, IntConv, IntDepthwise, IntGemm, Lookup, Packing, Requantize};
@@ -189,7 +190,46 @@ pub fn steps() -> Vec<(&'static str, Step, u32)> {
         scratch: arena(1024),
     };
     let lookup = Lookup { count: 77, input: arena(3), table: weights(64), out: arena(OUT) };
+    let non_zero = NonZero {
+        dtype: DType::U16,
+        rank: 3,
+        dims: [2, 3, 4, 1, 1, 1, 1, 1],
+        input: arena(0),
+        out: arena(OUT),
+        count: arena(1024),
+    };
+    let suppress = Suppress {
+        batch: 2,
+        classes: 3,
+        boxes: 5,
+        limit: 4,
+        centered: 0,
+        scored: 1,
+        iou: 0.5,
+        score: 0.1,
+        corners: arena(0),
+        scores: weights(30),
+        out: arena(OUT),
+        count: arena(1024),
+        scratch: arena(1032),
+    };
+    let unique = Unique {
+        dtype: DType::F64,
+        rows: 6,
+        len: 3,
+        sorted: 1,
+        input: weights(36),
+        values: arena(0),
+        first: arena(1024),
+        inverse: arena(1072),
+        counts: arena(OUT),
+        count: arena(1120),
+        scratch: arena(1128),
+    };
     vec![
+        ("non zero", non_zero.into(), 576),
+        ("suppress", suppress.into(), 576),
+        ("unique", unique.into(), 48),
         ("fill", Fill { out: arena(OUT), words: 7, value: 0 }.into(), 28),
         ("copy", copy.into(), 960),
         ("elt", elt.into(), 240),
@@ -292,6 +332,9 @@ fn weights_are_never_written() {
             Step::IntConv(s) => IntConv { out, ..s }.into(),
             Step::IntDepthwise(s) => IntDepthwise { out, ..s }.into(),
             Step::Lookup(s) => Lookup { out, ..s }.into(),
+            Step::NonZero(s) => NonZero { out, ..s }.into(),
+            Step::Suppress(s) => Suppress { out, ..s }.into(),
+            Step::Unique(s) => Unique { inverse: out, ..s }.into(),
         };
         let error = plan(&[step], OUT + written, WEIGHTS).unwrap_err();
         assert!(matches!(error, PlanError::OutOfBounds { step: 0 }), "{name}: {error}");

@@ -228,6 +228,30 @@ pub fn touches(step: &Step) -> Vec<Touch> {
             all.push(row_major(l.table, 1, false, &[256]));
             all.push(row_major(l.out, 1, true, &[l.count]));
         }
+        Step::NonZero(s) => {
+            let dims = &s.dims[..s.rank as usize];
+            let elements: i128 = dims.iter().map(|&d| i128::from(d)).product();
+            all.push(row_major(s.input, s.dtype.size() as i128, false, dims));
+            all.push(touch(s.out, 8, true, &[(s.rank.into(), elements), (elements, 1)]));
+            all.push(row_major(s.count, 8, true, &[1]));
+        }
+        Step::Suppress(s) => {
+            all.push(row_major(s.corners, 4, false, &[s.batch, s.boxes, 4]));
+            all.push(row_major(s.scores, 4, false, &[s.batch, s.classes, s.boxes]));
+            all.push(row_major(s.out, 8, true, &[s.batch, s.classes, s.limit, 3]));
+            all.push(row_major(s.count, 8, true, &[1]));
+            all.push(row_major(s.scratch, 4, true, &[s.boxes]));
+        }
+        Step::Unique(s) => {
+            let size = s.dtype.size() as i128;
+            all.push(row_major(s.input, size, false, &[s.rows, s.len]));
+            all.push(row_major(s.values, size, true, &[s.rows, s.len]));
+            for at in [s.first, s.inverse, s.counts] {
+                all.push(row_major(at, 8, true, &[s.rows]));
+            }
+            all.push(row_major(s.count, 8, true, &[1]));
+            all.push(row_major(s.scratch, 4, true, &[s.rows]));
+        }
     }
     all
 }

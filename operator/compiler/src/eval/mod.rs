@@ -5,6 +5,7 @@
 //!
 //! It evaluates what [`crate::shape`] accepted; anything else is a bug of the caller and panics.
 
+mod bounded;
 mod control;
 mod elementwise;
 mod moves;
@@ -115,6 +116,11 @@ pub fn operation(op: &Op, inputs: &[&Tensor], outputs: &[(DType, Vec<usize>)]) -
         Op::ScatterNd { combine } => one(moves::scatter_nd(inputs[0], inputs[1], inputs[2], *combine)),
         Op::Resample { axis, taps, indices, weights } => {
             one(moves::resample(inputs[0], *axis, *taps, indices, weights))
+        }
+        Op::NonZero => bounded::non_zero(inputs[0]),
+        Op::Unique { sorted } => bounded::unique(inputs[0], *sorted),
+        Op::Suppress { limit, centered, iou, score } => {
+            bounded::suppress(inputs[0], inputs[1], *limit, *centered, *iou, *score)
         }
         Op::Repeat(repeat) => control::repeat(repeat, inputs, outputs),
         Op::Branch(branch) => {

@@ -8,6 +8,8 @@ use crate::eval;
 use crate::ir::{BinaryOp, DType, Data, Graph, Node, Op, Tensor, UnaryOp, Value, ValueId};
 use crate::shape::{self, Typed};
 
+use super::counted::Count;
+
 /// Most operations of one model, folded ones included: functions that call functions grow exponentially otherwise.
 const MAX_OPERATIONS: usize = 500_000;
 /// A constant may be folded into more elements than it is made of up to this: 64 MiB of f32.
@@ -56,6 +58,8 @@ pub(crate) struct Builder {
     pub(crate) dequantized: BTreeMap<ValueId, Dequantized>,
     /// Values that are no tensors: the items of sequences, and `None` for an optional without a value.
     lists: BTreeMap<ValueId, Option<Vec<ValueId>>>,
+    /// Values of which only some rows are valid, see [`super::counted`].
+    pub(super) counted: BTreeMap<ValueId, Count>,
     operations: usize,
     budget: u64,
 }
@@ -69,6 +73,7 @@ impl Default for Builder {
             outside: Vec::new(),
             dequantized: BTreeMap::new(),
             lists: BTreeMap::new(),
+            counted: BTreeMap::new(),
             operations: 0,
             budget: FOLD_BUDGET,
         }
@@ -103,6 +108,15 @@ impl Builder {
         self.constant(Tensor { dtype, shape: Vec::new(), data })
     }
 
+    /// Goes back to when the graph had so many nodes and values: the numbers of those behind come again.
+    pub(super) fn roll_back(&mut self, nodes: usize, values: usize) {
+        self.graph.nodes.truncate(nodes);
+        self.graph.values.truncate(values);
+        self.counted.retain(|id, _| id.index() < values);
+        self.dequantized.retain(|id, _| id.index() < values);
+        self.lists.retain(|id, _| id.index() < values);
+    }
+
     /// Adds an operation, or what it evaluates to.
     pub(crate) fn apply(&mut self, op: Op, inputs: &[ValueId], wanted: Option<Typed>) -> Result<Vec<ValueId>> {
         if !inputs.iter().any(|id| self.dequantized.contains_key(id)) {
@@ -128,6 +142,7 @@ impl Builder {
         {
             return Ok(vec![*x]);
         }
+        let counted = self.count_through(&op, inputs, &outputs)?;
         if let Some(folded) = self.fold(&op, inputs, &outputs) {
             return Ok(folded.into_iter().map(|t| self.constant(t)).collect());
         }
@@ -136,6 +151,9 @@ impl Builder {
             .into_iter()
             .map(|(dtype, shape)| self.graph.add_value(Value { name: name.clone(), dtype, shape, constant: None }))
             .collect();
+        if let Some(count) = counted {
+            self.counted.extend(outputs.iter().map(|id| (*id, count)));
+        }
         let operator = self.operator.clone();
         self.graph.nodes.push(Node { name, operator, op, inputs: inputs.to_vec(), outputs: outputs.clone() });
         Ok(outputs)
@@ -168,6 +186,9 @@ impl Builder {
             | Op::GatherNd { .. }
             | Op::ScatterElements { .. }
             | Op::ScatterNd { .. }
+            | Op::NonZero
+            | Op::Unique { .. }
+            | Op::Suppress { .. }
             | Op::Repeat(_)
             | Op::Branch(_) => false,
         }

@@ -75,9 +75,6 @@ pub fn nearest(domain: &str, operator: &str) -> Option<String> {
     }
     let advice =
         match operator {
-            "NonMaxSuppression" | "NonZero" | "Unique" | "Compress" => {
-                "its output has no fixed size; export without post-processing and do that in the application"
-            }
             "RandomNormal" | "RandomUniform" | "RandomNormalLike" | "RandomUniformLike" | "Multinomial"
             | "Bernoulli" => "answers must be reproducible; make the random numbers an input",
             "ImageDecoder" | "StringNormalizer" | "TfIdfVectorizer" | "StringSplit" | "StringConcat"

@@ -329,16 +329,20 @@ impl<'m> Walk<'m> {
         }
         self.roll_back(checkpoint);
         let checkpoint = self.checkpoint();
-        match self.repeat(run, place, scopes) {
-            Err(Problem::Invalid(why)) if run.count <= MAX_GROWING => {
-                self.roll_back(checkpoint);
-                match self.unroll(run, MAX_GROWING, place, scopes)? {
-                    Unrolled::Done(results) => Ok(results),
-                    Unrolled::Not => unsupported(why),
-                }
-            }
-            Err(Problem::Invalid(why)) => unsupported(why),
-            other => other,
+        let result = self.repeat(run, place, scopes);
+        let sound = self.findings == checkpoint.findings;
+        let why = match result {
+            Ok(results) if sound || run.count > MAX_GROWING => return Ok(results),
+            Err(Problem::Invalid(why)) if run.count > MAX_GROWING => return unsupported(why),
+            Err(Problem::Unsupported(why)) => return unsupported(why),
+            Err(Problem::Invalid(why)) => why,
+            Ok(_) => "a round does not take what the one before it gives".to_owned(),
+        };
+        // Shapes that change, or sequences that grow.
+        self.roll_back(checkpoint);
+        match self.unroll(run, MAX_GROWING, place, scopes)? {
+            Unrolled::Done(results) => Ok(results),
+            Unrolled::Not => unsupported(why),
         }
     }
 
@@ -532,8 +536,7 @@ impl<'m> Walk<'m> {
     }
 
     fn roll_back(&mut self, checkpoint: Checkpoint) {
-        self.b.graph.nodes.truncate(checkpoint.nodes);
-        self.b.graph.values.truncate(checkpoint.values);
+        self.b.roll_back(checkpoint.nodes, checkpoint.values);
         self.findings = checkpoint.findings;
         self.notes.truncate(checkpoint.notes);
     }

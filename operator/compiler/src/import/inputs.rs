@@ -10,7 +10,7 @@ use crate::onnx::{self, Dimension, ValueInfo};
 use super::{OpenInput, Scope, Walk};
 
 /// Most inputs and most outputs, as the plan format has it.
-const MAX_TENSORS: usize = 64;
+pub(super) const MAX_TENSORS: usize = 64;
 
 impl<'m> Walk<'m> {
     pub(super) fn inputs(&mut self, graph: &'m onnx::Graph<'m>, overrides: &[InputOverride], scope: &mut Scope) {

@@ -8,6 +8,7 @@ pub(crate) mod build;
 pub(crate) mod call;
 mod census;
 mod control;
+mod counted;
 mod findings;
 mod inputs;
 mod ops;
@@ -22,7 +23,7 @@ use std::sync::Arc;
 use build::{Builder, Problem};
 use call::{Call, Given};
 
-use crate::ir::{DType, Graph, ValueId};
+use crate::ir::{Counted, DType, Graph, ValueId};
 use crate::onnx::{self, Function, Node};
 use crate::{InputOverride, archive};
 
@@ -357,8 +358,24 @@ impl<'m> Walk<'m> {
                 None => self.findings.invalid.push(format!("nothing makes the output {:?}", output.name)),
             }
         }
+        self.counts();
         if graph.outputs.is_empty() {
             self.findings.invalid.push("the model has no outputs".to_owned());
+        }
+    }
+
+    /// How many rows of an output are valid is an output too, behind the model's own.
+    fn counts(&mut self) {
+        for (output, id) in self.b.graph.outputs.clone().into_iter().enumerate() {
+            let Some((count, axis)) = self.b.count_of(id) else { continue };
+            let name = format!("{}.count", self.b.graph.output_names[output]);
+            if self.b.graph.output_names.contains(&name) || self.b.graph.outputs.len() >= inputs::MAX_TENSORS {
+                self.findings.invalid.push(format!("there is no room for an output {name:?}"));
+                return;
+            }
+            self.b.graph.counted.push(Counted { output, count: self.b.graph.outputs.len(), axis });
+            self.b.graph.outputs.push(count);
+            self.b.graph.output_names.push(name);
         }
     }
 

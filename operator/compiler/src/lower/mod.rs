@@ -8,6 +8,7 @@
 //!
 //! Everything is in the order of the graph; nothing depends on hashing, time or the host.
 
+mod bounded;
 mod bytes;
 mod control;
 mod elementwise;
@@ -174,6 +175,11 @@ impl<'g> Lowering<'g> {
                 let graph: &'g Graph = self.graph;
                 let node = &graph.nodes[*index];
                 match &node.op {
+                    Op::NonZero => self.non_zero(node),
+                    Op::Unique { sorted } => self.unique(node, *sorted),
+                    Op::Suppress { limit, centered, iou, score } => {
+                        self.suppress(node, (*limit, *centered), (*iou, *score))
+                    }
                     Op::Repeat(repeat) => self.repeat(node, repeat),
                     Op::Branch(branch) => self.branch(node, branch),
                     Op::Pool { kind, window } => self.pool(node, *kind, window),

@@ -1,6 +1,7 @@
 //! Lowered graphs against the reference evaluator, on every level that this CPU has, in an arena full of rubbish.
 #![allow(unsafe_code)] // runs kernels natively: plans were parsed, memories have the sizes that they ask for
 
+mod bounded;
 mod control;
 mod swish;
 

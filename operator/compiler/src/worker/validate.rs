@@ -74,7 +74,7 @@ pub(super) fn artifacts(request: &CompileRequest, artifacts: &Artifacts) -> Resu
 /// Whether what a bundle ships is the user's acceptance test, passed: every vector with its inputs and labels, and outputs that
 /// meet what the user asks of them. The plan is then proved against those very outputs.
 fn users_golden(asked: &[u8], bytes: &[u8], shipped: &Golden, contract: &Contract) -> Result<Accuracy, String> {
-    let asked = Golden::parse(asked, &contract.inputs, &contract.outputs)
+    let asked = Golden::of_contract(asked, contract)
         .and_then(|asked| asked.can_judge(contract).map(|()| asked))
         .map_err(|e| format!("it took golden vectors that cannot be used: {e}"))?;
     if asked.len() != shipped.len() {

@@ -115,6 +115,7 @@ impl Compiler for Fake {
             plan_major: 1,
             inputs: Vec::new(),
             outputs: self.outputs.lock().unwrap().clone(),
+            counted: vec![],
             limits: Limits { memory_bytes: 1 << 20, deadline_millis: 100, instances: 1, max_queue: 1 },
             verification: request.verification.clone(),
         };

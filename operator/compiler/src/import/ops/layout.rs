@@ -42,6 +42,7 @@ pub(super) fn constant_of_shape(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>>
 }
 
 pub(super) fn shape(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
+    call.b.whole(call.input(0)?)?;
     let shape = call.shape(0)?;
     let rank = shape.len() as i64;
     let clamp = |i: i64| (if i < 0 { i.saturating_add(rank) } else { i }).clamp(0, rank) as usize;
@@ -51,6 +52,7 @@ pub(super) fn shape(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
 }
 
 pub(super) fn size(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
+    call.b.whole(call.input(0)?)?;
     let count: usize = call.shape(0)?.iter().product();
     Ok(vec![call.b.constant(Tensor::int(DType::I64, Vec::new(), vec![count as i64]))])
 }

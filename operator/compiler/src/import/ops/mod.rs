@@ -2,6 +2,7 @@
 
 mod activations;
 mod attention;
+mod bounded;
 mod compose;
 mod contrib;
 mod elementwise;
@@ -239,6 +240,10 @@ pub(super) fn handler(domain: &str, operator: &str) -> Option<Handler> {
         "Optional" => lists::optional,
         "OptionalHasElement" => lists::has_element,
         "OptionalGetElement" => lists::get_element,
+        "NonZero" => bounded::non_zero,
+        "Compress" => bounded::compress,
+        "Unique" => bounded::unique,
+        "NonMaxSuppression" => bounded::non_max_suppression,
 
         "LSTM" => recurrent::lstm,
         "GRU" => recurrent::gru,
