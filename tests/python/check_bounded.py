@@ -97,7 +97,7 @@ def main():
         command = [CARGO, "run", "--quiet", "--package", "ballast-compiler", "--example", "conformance", "--", directory]
         output = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
     results = [json.loads(line) for line in output.splitlines()]
-    wrong = [r for r in results if not r["evaluated"] or not r["executed"]]
+    wrong = [r for r in results if not r["evaluated"] or (r["lowered"] and not r["executed"])]
     for result in wrong:
         print(f"FAILED {result['case']}: {result['message']}")
     print(f"{len(results)} models whose rows are counted: {len(results) - len(wrong)} right")

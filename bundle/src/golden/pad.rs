@@ -3,12 +3,12 @@
 use super::MAX_GOLDEN_BYTES;
 use crate::TensorSpec;
 
-/// How many rows along `axis` a tensor of this shape has; `None` unless that is the only difference, and there are fewer.
+/// How many rows along `axis` a tensor of this shape has; `None` if more than there is room for, or anything else differs.
 pub(super) fn rows(spec: &TensorSpec, axis: usize, found: &[u64]) -> Option<u64> {
     let same = |d: usize| d == axis || found.get(d) == spec.shape.get(d);
     let rows = *found.get(axis)?;
-    let fewer = rows < *spec.shape.get(axis)?;
-    (found.len() == spec.shape.len() && fewer && (0..found.len()).all(same)).then_some(rows)
+    let fits = rows <= *spec.shape.get(axis)?;
+    (found.len() == spec.shape.len() && fits && (0..found.len()).all(same)).then_some(rows)
 }
 
 /// `vectors` tensors with zeros behind their rows. `None` when that is more than a golden file may be, or `given` is not as long

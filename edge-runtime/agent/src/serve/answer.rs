@@ -119,6 +119,7 @@ mod tests {
                 None,
                 &[(0, binary)],
                 &outputs,
+                None,
             )
         };
         let text = |body: &Body| -> Value {
