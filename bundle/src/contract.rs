@@ -22,6 +22,8 @@ pub enum DataType {
     Int64,
     Fp32,
     Fp64,
+    Fp16,
+    Bf16,
 }
 
 impl DataType {
@@ -29,7 +31,7 @@ impl DataType {
     pub const fn size(self) -> usize {
         match self {
             Self::Bool | Self::Uint8 | Self::Int8 => 1,
-            Self::Uint16 | Self::Int16 => 2,
+            Self::Uint16 | Self::Int16 | Self::Fp16 | Self::Bf16 => 2,
             Self::Uint32 | Self::Int32 | Self::Fp32 => 4,
             Self::Uint64 | Self::Int64 | Self::Fp64 => 8,
         }

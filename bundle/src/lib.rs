@@ -13,6 +13,7 @@ mod envelope;
 mod error;
 mod floors;
 pub mod golden;
+pub mod half;
 mod ids;
 mod keys;
 pub mod manifest;

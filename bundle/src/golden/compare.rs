@@ -1,6 +1,6 @@
 //! One output against what is expected of it.
 
-use crate::{DataType, TensorSpec, Tolerance};
+use crate::{DataType, TensorSpec, Tolerance, half};
 
 /// Elements of a tensor as f64.
 fn elements(datatype: DataType, bytes: &[u8]) -> impl Iterator<Item = f64> + '_ {
@@ -21,6 +21,8 @@ fn elements(datatype: DataType, bytes: &[u8]) -> impl Iterator<Item = f64> + '_ 
             DataType::Int64 => read!(i64),
             DataType::Fp32 => read!(f32),
             DataType::Fp64 => read!(f64),
+            DataType::Fp16 => half::from_fp16(c.try_into().map(u16::from_le_bytes).unwrap_or_default()).into(),
+            DataType::Bf16 => half::from_bf16(c.try_into().map(u16::from_le_bytes).unwrap_or_default()).into(),
         }
     })
 }

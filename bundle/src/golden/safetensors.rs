@@ -30,6 +30,8 @@ pub(super) const fn dtype_name(datatype: DataType) -> &'static str {
         DataType::Int64 => "I64",
         DataType::Fp32 => "F32",
         DataType::Fp64 => "F64",
+        DataType::Fp16 => "F16",
+        DataType::Bf16 => "BF16",
     }
 }
 

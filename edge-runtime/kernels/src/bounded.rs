@@ -7,6 +7,7 @@ use ballast_plan::DType;
 use ballast_plan::bounded::{NonZero, Suppress, Unique};
 
 use crate::Memory;
+use crate::half::{from_bf16, from_f16};
 
 /// Indices of elements that are not zero.
 pub unsafe fn non_zero(s: &NonZero, memory: &Memory) {
@@ -40,6 +41,7 @@ unsafe fn is_not_zero(dtype: DType, at: *const u8) -> bool {
     match dtype {
         DType::F32 => *at.cast::<f32>() != 0.0,
         DType::F64 => *at.cast::<f64>() != 0.0,
+        DType::F16 | DType::BF16 => *at.cast::<u16>() & 0x7fff != 0,
         _ => (0..dtype.size()).any(|i| *at.add(i) != 0),
     }
 }
@@ -217,5 +219,7 @@ unsafe fn compare(s: &Unique, a: *const u8, b: *const u8) -> Ordering {
         DType::I32 => by!(i32, whole),
         DType::U64 => by!(u64, whole),
         DType::I64 => by!(i64, whole),
+        DType::F16 => by!(u16, |x, y| floats(from_f16(x), from_f16(y))),
+        DType::BF16 => by!(u16, |x, y| floats(from_bf16(x), from_bf16(y))),
     }
 }

@@ -7,6 +7,7 @@ use ballast_plan::elt::{MAX_CODE, MAX_INPUTS, MAX_REGISTERS};
 use ballast_plan::step::{BiasOf, Elt, Epilogue, MAX_DIMS};
 use ballast_plan::{DType, EltInstr, EltOp, EltProgram, Plan};
 
+use crate::domain::Domain as _;
 use crate::simd::{Simd, kernel};
 use crate::{Memory, math};
 
@@ -179,6 +180,19 @@ unsafe fn one<S: Simd>(op: EltOp, imm: f32, n: usize, a: *const f32, b: *const f
         EltOp::Pow => long!(|x, y| math::pow::<S>(x, y)),
         EltOp::Sin => long!(|x| math::sin::<S>(x, 0.0)),
         EltOp::Cos => long!(|x| math::sin::<S>(x, 1.0)),
+        EltOp::Atan => long!(|x| math::atan::<S>(x)),
+        EltOp::Rem => (0..n).for_each(|i| *dst.add(i) = *a.add(i) % *b.add(i)),
+        // Of integers: refused when the plan was read.
+        EltOp::Mod
+        | EltOp::And
+        | EltOp::Or
+        | EltOp::Xor
+        | EltOp::Shl
+        | EltOp::Shr
+        | EltOp::Sar
+        | EltOp::DivUnsigned
+        | EltOp::RemUnsigned
+        | EltOp::PowUnsigned => {}
     }
 }
 
@@ -334,7 +348,7 @@ unsafe fn load<S: Simd>(dtype: DType, base: *const u8, first: isize, stride: isi
     if whole > 0 {
         load_bytes::<S>(dtype == DType::I8, base.offset(first), whole, to);
     }
-    load_each(dtype, base, first + whole as isize * stride, stride, n - whole, to.add(whole));
+    f32::load(dtype, base, first + whole as isize * stride, stride, n - whole, to.add(whole));
 }
 
 /// Sixteen bytes at a time as floats.
@@ -351,30 +365,6 @@ unsafe fn load_bytes<S: Simd>(signed: bool, from: *const u8, n: usize, to: *mut 
     }
 }
 
-unsafe fn load_each(dtype: DType, base: *const u8, first: isize, stride: isize, n: usize, to: *mut f32) {
-    macro_rules! each {
-        ($t:ty, $convert:expr) => {
-            for i in 0..n {
-                let value = *base.cast::<$t>().offset(first + i as isize * stride);
-                *to.add(i) = $convert(value);
-            }
-        };
-    }
-    match dtype {
-        DType::F32 => each!(f32, |v: f32| v),
-        DType::Bool => each!(u8, |v: u8| if v == 0 { 0.0 } else { 1.0 }),
-        DType::U8 => each!(u8, f32::from),
-        DType::I8 => each!(i8, f32::from),
-        DType::U16 => each!(u16, f32::from),
-        DType::I16 => each!(i16, f32::from),
-        DType::I32 => each!(i32, |v: i32| v as f32),
-        DType::U32 => each!(u32, |v: u32| v as f32),
-        DType::I64 => each!(i64, |v: i64| v as f32),
-        DType::U64 => each!(u64, |v: u64| v as f32),
-        DType::F64 => each!(f64, |v: f64| v as f32),
-    }
-}
-
 /// Floats as elements of any type.
 #[inline(always)]
 unsafe fn store<S: Simd>(dtype: DType, from: *const f32, n: usize, base: *mut u8, place: usize) {
@@ -382,7 +372,7 @@ unsafe fn store<S: Simd>(dtype: DType, from: *const f32, n: usize, base: *mut u8
     if whole > 0 {
         store_bytes::<S>(dtype == DType::I8, from, whole, base.add(place));
     }
-    store_each(dtype, from.add(whole), n - whole, base, place + whole);
+    f32::store(dtype, from.add(whole), n - whole, base, (place + whole) as isize, 1);
 }
 
 /// Sixteen floats at a time, cut towards zero and held at the ends of the type; NaN is 0.
@@ -398,28 +388,5 @@ unsafe fn store_bytes<S: Simd>(signed: bool, from: *const f32, n: usize, to: *mu
             *lane = S::to_int(S::trunc(S::min_bound(S::max_bound(x, low), high)));
         }
         S::store_bytes(to.add(i), lanes, signed);
-    }
-}
-
-unsafe fn store_each(dtype: DType, from: *const f32, n: usize, base: *mut u8, place: usize) {
-    macro_rules! each {
-        ($t:ty, $convert:expr) => {
-            for i in 0..n {
-                *base.cast::<$t>().add(place + i) = $convert(*from.add(i));
-            }
-        };
-    }
-    match dtype {
-        DType::F32 => each!(f32, |v: f32| v),
-        DType::Bool => each!(u8, |v: f32| u8::from(v != 0.0)),
-        DType::U8 => each!(u8, |v: f32| v as u8),
-        DType::I8 => each!(i8, |v: f32| v as i8),
-        DType::U16 => each!(u16, |v: f32| v as u16),
-        DType::I16 => each!(i16, |v: f32| v as i16),
-        DType::I32 => each!(i32, |v: f32| v as i32),
-        DType::U32 => each!(u32, |v: f32| v as u32),
-        DType::I64 => each!(i64, |v: f32| v as i64),
-        DType::U64 => each!(u64, |v: f32| v as u64),
-        DType::F64 => each!(f64, f64::from),
     }
 }

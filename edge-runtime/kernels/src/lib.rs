@@ -11,18 +11,25 @@
 #![allow(clippy::missing_safety_doc, clippy::too_many_arguments)]
 
 pub mod bounded;
+pub mod contract;
 pub mod control;
 pub mod copy;
 pub mod depthwise;
+mod domain;
+mod double;
 pub mod elt;
+mod half;
 mod math;
 pub mod memory;
+pub mod order;
+pub mod pick;
 pub mod planes;
 pub mod pool;
 pub mod product;
 pub mod quantized;
 pub mod reduce;
 pub mod simd;
+pub mod wide;
 
 pub use control::run;
 pub use memory::Memory;
@@ -40,6 +47,12 @@ pub unsafe fn run_step(level: Level, plan: &Plan<'_>, step: &Step, memory: &Memo
         Step::Copy(s) => copy::copy(s, memory),
         Step::Gather(s) => copy::gather(s, memory),
         Step::Elt(s) => elt::elt(level, plan, s, memory),
+        Step::Wide(s) => wide::wide(plan, s, memory),
+        Step::Contract(s) => contract::contract(s, memory),
+        Step::Scan(s) => contract::scan(s, memory),
+        Step::Top(s) => order::top(s, memory),
+        Step::Pick(s) => pick::pick(s, memory),
+        Step::Put(s) => pick::put(s, memory),
         Step::Gemm(s) => product::gemm(level, plan, s, memory),
         Step::Conv(s) => product::conv(level, plan, s, memory),
         Step::Depthwise(s) => depthwise::depthwise(level, plan, s, memory),

@@ -161,6 +161,23 @@ pub unsafe fn sin<S: Simd>(x: S::F, quarters: f32) -> S::F {
     S::select(S::less(S::splat(1.5), quarter), S::neg(y), y)
 }
 
+/// Inverse tangent.
+#[inline(always)]
+pub unsafe fn atan<S: Simd>(x: S::F) -> S::F {
+    let a = S::abs(x);
+    // Beyond tan 3π/8, and beyond tan π/8, the angle is taken from π/2 and from π/4.
+    let (far, middle) = (S::less(S::splat(2.414_213_5), a), S::less(S::splat(0.414_213_57), a));
+    let one = S::splat(1.0);
+    let middle_t = S::div(S::sub(a, one), S::add(a, one));
+    let t = S::select(far, S::div(S::splat(-1.0), a), S::select(middle, middle_t, a));
+    let base =
+        S::select(far, S::splat(core::f32::consts::FRAC_PI_2), S::and(middle, S::splat(core::f32::consts::FRAC_PI_4)));
+    let z = S::mul(t, t);
+    let p = horner::<S>(z, &[8.053_744_5e-2, -1.387_768_6e-1, 1.997_771e-1, -3.333_294_9e-1]);
+    let y = S::add(base, S::fma(S::mul(p, z), t, t));
+    S::or(y, S::and(x, S::splat(-0.0)))
+}
+
 /// aᵇ
 #[inline(always)]
 pub unsafe fn pow<S: Simd>(a: S::F, b: S::F) -> S::F {
@@ -213,6 +230,7 @@ mod tests {
         check("tanh", tanh::<Scalar>, f64::tanh, range(-12.0, 12.0), 3e-7);
         check("sigmoid", sigmoid::<Scalar>, |x| 1.0 / (1.0 + (-x).exp()), range(-30.0, 30.0), 5e-7);
         check("erf", erf::<Scalar>, erf_exact, range(-3.5, 3.5), 4e-7);
+        check("atan", atan::<Scalar>, f64::atan, range(-9.0, 9.0), 3e-7);
         let (sin, cos): (Function, Function) =
             (|x| unsafe { sin::<Scalar>(x, 0.0) }, |x| unsafe { sin::<Scalar>(x, 1.0) });
         let off = |f: Function, exact: fn(f64) -> f64| {
@@ -236,7 +254,9 @@ mod tests {
         assert_eq!(one(tanh::<Scalar>, 90.0), 1.0);
         assert_eq!(one(tanh::<Scalar>, -90.0), -1.0);
         assert_eq!(one(erf::<Scalar>, -9.0), -1.0);
-        for f in [exp::<Scalar>, log::<Scalar>, tanh::<Scalar>, sigmoid::<Scalar>, erf::<Scalar>] as [Function; 5] {
+        assert_eq!(one(atan::<Scalar>, f32::NEG_INFINITY), -std::f32::consts::FRAC_PI_2);
+        let all = [exp::<Scalar>, log::<Scalar>, tanh::<Scalar>, sigmoid::<Scalar>, erf::<Scalar>, atan::<Scalar>];
+        for f in all as [Function; 6] {
             assert!(one(f, f32::NAN).is_nan());
         }
         let pow = |a: f32, b: f32| unsafe { pow::<Scalar>([a; 4], [b; 4]) }[0];

@@ -2,8 +2,11 @@
 
 use crate::PlanError;
 use crate::control::{Item, Items, MAX_EXECUTED, MAX_NESTING, Repeat, Slide};
+use crate::generic::{Address, Contract, Side, Top};
 use crate::geometry::{p4_floats, p16_floats};
-use crate::step::{At, BiasOf, Conv, DType, Depthwise, Epilogue, Gemm, Layout, MAX_DIMS, Matrix, Step, Window};
+use crate::step::{
+    At, BiasOf, Conv, DType, Depthwise, Domain, Elt, Epilogue, Gemm, Layout, MAX_DIMS, Matrix, ReduceKind, Step, Window,
+};
 
 /// The memory that steps may touch and the programs they may name.
 #[derive(Debug, Clone, Copy)]
@@ -18,8 +21,8 @@ pub struct Bounds<'a> {
 
 /// Knows how many operands a program takes.
 pub trait Programs: core::fmt::Debug {
-    /// `None`: no such program.
-    fn inputs(&self, program: u32) -> Option<usize>;
+    /// `None`: no such program, or not one of this domain.
+    fn inputs(&self, program: u32, domain: Domain) -> Option<usize>;
 }
 
 /// Why a step does not pass; its place is added by the caller.
@@ -95,7 +98,7 @@ impl Bounds<'_> {
         let operands = e.operands.as_slice();
         match e.program.checked_sub(1) {
             None => sound(operands.is_empty())?,
-            Some(program) => sound(self.programs.inputs(program) == Some(1 + operands.len()))?,
+            Some(program) => sound(self.programs.inputs(program, Domain::F32) == Some(1 + operands.len()))?,
         }
         for operand in operands {
             sound(operand.col <= 1)?;
@@ -161,6 +164,64 @@ impl Bounds<'_> {
         self.scratch(d.scratch, d.window.plane_bytes())
     }
 
+    fn elt(&self, e: &Elt, domain: Domain) -> Checked {
+        sound(e.dims.iter().all(|&d| d >= 1))?;
+        let operands = e.operands.as_slice();
+        sound(self.programs.inputs(e.program, domain) == Some(operands.len()))?;
+        for operand in operands {
+            let size = operand.dtype.size() as u32;
+            self.strided(operand.at, &e.dims, &operand.strides, size, Access::Read)?;
+        }
+        let elements = e.dims.iter().fold(1u64, |a, &d| a.saturating_mul(u64::from(d)));
+        self.span(e.out, elements, e.dtype.size() as u32, Access::Write)
+    }
+
+    /// Every index of the result with every one that is joined.
+    fn side(&self, side: &Side, c: &Contract) -> Checked {
+        let (mut low, mut high) = (0i64, 1i64);
+        let outer = c.outer.iter().zip(&side.outer);
+        for (&d, &s) in outer.chain(c.inner.iter().zip(&side.inner)) {
+            let reach = (i64::from(d) - 1).saturating_mul(i64::from(s));
+            low = low.saturating_add(reach.min(0));
+            high = high.saturating_add(reach.max(0));
+        }
+        self.reach(side.at, low, high, side.dtype.size() as u32, Access::Read)
+    }
+
+    fn contract(&self, c: &Contract) -> Checked {
+        sound(c.outer.iter().chain(&c.inner).all(|&d| d >= 1))?;
+        self.side(&c.left, c)?;
+        for right in c.right.as_slice() {
+            sound(matches!(c.kind, ReduceKind::Sum | ReduceKind::Mean | ReduceKind::Product))?;
+            self.side(right, c)?;
+        }
+        let elements = c.outer.iter().fold(1u64, |a, &d| a.saturating_mul(u64::from(d)));
+        self.span(c.out, elements, c.dtype.size() as u32, Access::Write)
+    }
+
+    fn top(&self, t: &Top) -> Checked {
+        let [outer, len, inner, k] = [t.outer, t.len, t.inner, t.k].map(u64::from);
+        sound(outer >= 1 && inner >= 1 && (1..=len).contains(&k) && t.largest <= 1 && t.last <= 1 && t.nan_first <= 1)?;
+        let size = t.dtype.size() as u32;
+        self.span(t.input, times(&[outer, len, inner]), size, Access::Read)?;
+        for &values in t.values.as_slice() {
+            self.span(values, times(&[outer, k, inner]), size, Access::Write)?;
+        }
+        self.span(t.indices, times(&[outer, k, inner]), 8, Access::Write)?;
+        match t.scratch_bytes() {
+            0 => Ok(()),
+            bytes => self.span(t.scratch, bytes / 8, 8, Access::Write),
+        }
+    }
+
+    fn address(&self, a: &Address) -> Checked {
+        let components = a.components.as_slice();
+        sound(a.dims.iter().all(|&d| d >= 1) && a.slice >= 1 && components.iter().all(|c| c.extent >= 1))?;
+        sound(matches!(a.dtype, DType::I32 | DType::I64))?;
+        let numbers = times(&[a.tuples(), components.len() as u64]);
+        self.span(a.indices, numbers, a.dtype.size() as u32, Access::Read)
+    }
+
     fn check(&self, step: &Step) -> Checked {
         match step {
             Step::Fill(f) => self.span(f.out, u64::from(f.words), 4, Access::Write),
@@ -169,16 +230,31 @@ impl Bounds<'_> {
                 self.strided(c.input, &c.dims, &c.input_strides, c.size, Access::Read)?;
                 self.strided(c.out, &c.dims, &c.out_strides, c.size, Access::Write)
             }
-            Step::Elt(e) => {
-                sound(e.dims.iter().all(|&d| d >= 1))?;
-                let operands = e.operands.as_slice();
-                sound(self.programs.inputs(e.program) == Some(operands.len()))?;
-                for operand in operands {
-                    let size = operand.dtype.size() as u32;
-                    self.strided(operand.at, &e.dims, &operand.strides, size, Access::Read)?;
-                }
-                let elements = e.dims.iter().fold(1u64, |a, &d| a.saturating_mul(u64::from(d)));
-                self.span(e.out, elements, e.dtype.size() as u32, Access::Write)
+            Step::Elt(e) => self.elt(e, Domain::F32),
+            Step::Contract(c) => self.contract(c),
+            Step::Scan(s) => {
+                let [outer, len, inner] = [s.outer, s.len, s.inner].map(u64::from);
+                sound(outer >= 1 && len >= 1 && inner >= 1 && s.exclusive <= 1 && s.reverse <= 1)?;
+                let (elements, size) = (times(&[outer, len, inner]), s.dtype.size() as u32);
+                self.span(s.input, elements, size, Access::Read)?;
+                self.span(s.out, elements, size, Access::Write)
+            }
+            Step::Top(t) => self.top(t),
+            Step::Pick(p) => {
+                sound(matches!(p.size, 1 | 2 | 4 | 8))?;
+                self.address(&p.address)?;
+                self.span(p.input, p.address.reach(), p.size, Access::Read)?;
+                self.span(p.out, times(&[p.address.tuples(), p.address.slice.into()]), p.size, Access::Write)
+            }
+            Step::Put(p) => {
+                let size = p.dtype.size() as u32;
+                self.address(&p.address)?;
+                self.span(p.updates, times(&[p.address.tuples(), p.address.slice.into()]), size, Access::Read)?;
+                self.span(p.out, p.address.reach(), size, Access::Write)
+            }
+            Step::Wide(w) => {
+                sound(w.domain != Domain::F32)?;
+                self.elt(&w.elt, w.domain)
             }
             Step::Gemm(g) => self.gemm(g),
             Step::Conv(c) => self.conv(c),

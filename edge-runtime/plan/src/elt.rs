@@ -1,6 +1,8 @@
 //! Element-wise programs: short register programs that the runner carries out over strips of elements which stay in
 //! the first-level cache, alone or on the result of a product or convolution.
 //!
+//! A program is one of a domain: f32, f64 or 64-bit integers. Most operations are of every domain; the others say so.
+//!
 //! Registers `0..inputs` are the operands, further ones are temporaries. The value of the last instruction is the result.
 
 #[cfg(feature = "build")]
@@ -8,6 +10,7 @@ use alloc::vec::Vec;
 
 use crate::PlanError;
 use crate::record::{Field, Reader, choice, record};
+use crate::step::Domain;
 
 /// Most operands of a program.
 pub const MAX_INPUTS: usize = 8;
@@ -23,7 +26,7 @@ choice! {
         /// `a`
         #[default]
         Move = 0,
-        /// `i`
+        /// f32: `i`; otherwise the 64 bits of the first two sources, the lower half first
         Const = 1,
         /// `a + b`
         Add = 2,
@@ -31,7 +34,7 @@ choice! {
         Sub = 3,
         /// `a · b`
         Mul = 4,
-        /// `a ÷ b`
+        /// `a ÷ b`; integers: cut towards zero, 0 for `b` = 0
         Div = 5,
         /// the smaller one
         Min = 6,
@@ -93,6 +96,30 @@ choice! {
         Cos = 34,
         /// towards zero
         Trunc = 35,
+        /// remainder of `a ÷ b` with the sign of `a`; integers: 0 for `b` = 0
+        Rem = 36,
+        /// inverse tangent
+        Atan = 37,
+        /// remainder with the sign of `b`, 0 for `b` = 0; integers only
+        Mod = 38,
+        /// both bits; integers only
+        And = 39,
+        /// either bit; integers only
+        Or = 40,
+        /// one bit of the two; integers only
+        Xor = 41,
+        /// `a` moved up by `b` bits, 0 from 64 on and below 0; integers only
+        Shl = 42,
+        /// `a` moved down by `b` bits and filled with zeros, 0 from 64 on and below 0; integers only
+        Shr = 43,
+        /// `a` moved down by `b` bits, 0 to 63, and filled with its sign; integers only
+        Sar = 44,
+        /// `a ÷ b`, both without a sign; 0 for `b` = 0; integers only
+        DivUnsigned = 45,
+        /// remainder of [`EltOp::DivUnsigned`]; integers only
+        RemUnsigned = 46,
+        /// `a` to the power of `b`, which has no sign; integers only
+        PowUnsigned = 47,
     }
 }
 
@@ -123,6 +150,7 @@ impl EltOp {
             | Self::HardSwish
             | Self::Sin
             | Self::Cos
+            | Self::Atan
             | Self::Trunc => 1,
             Self::Add
             | Self::Sub
@@ -133,8 +161,73 @@ impl EltOp {
             | Self::Equal
             | Self::Less
             | Self::LessOrEqual
-            | Self::Pow => 2,
+            | Self::Pow
+            | Self::Rem
+            | Self::Mod
+            | Self::And
+            | Self::Or
+            | Self::Xor
+            | Self::Shl
+            | Self::Shr
+            | Self::Sar
+            | Self::DivUnsigned
+            | Self::RemUnsigned
+            | Self::PowUnsigned => 2,
             Self::MulAdd | Self::Select => 3,
+        }
+    }
+
+    /// It can be computed in this domain. Immediates are f32.
+    pub const fn is_of(self, domain: Domain) -> bool {
+        match self {
+            Self::Move
+            | Self::Const
+            | Self::Add
+            | Self::Sub
+            | Self::Mul
+            | Self::Div
+            | Self::Rem
+            | Self::Min
+            | Self::Max
+            | Self::Neg
+            | Self::Abs
+            | Self::Sign
+            | Self::Equal
+            | Self::Less
+            | Self::LessOrEqual
+            | Self::Select
+            | Self::Pow => true,
+            Self::Sqrt
+            | Self::Exp
+            | Self::Log
+            | Self::Tanh
+            | Self::Sigmoid
+            | Self::Erf
+            | Self::Floor
+            | Self::Ceil
+            | Self::Round
+            | Self::Trunc
+            | Self::Sin
+            | Self::Cos
+            | Self::Atan => matches!(domain, Domain::F32 | Domain::F64),
+            Self::MulAdd
+            | Self::AddImm
+            | Self::MulImm
+            | Self::MinImm
+            | Self::MaxImm
+            | Self::RevSubImm
+            | Self::RevDivImm
+            | Self::HardSwish => matches!(domain, Domain::F32),
+            Self::Mod
+            | Self::And
+            | Self::Or
+            | Self::Xor
+            | Self::Shl
+            | Self::Shr
+            | Self::Sar
+            | Self::DivUnsigned
+            | Self::RemUnsigned
+            | Self::PowUnsigned => matches!(domain, Domain::I64),
         }
     }
 }
@@ -148,7 +241,7 @@ record! {
         dst: u32,
         /// Registers that it reads; those that it does not read are 0.
         src: [u32; 3],
-        /// The immediate of the operations that have one, else 0.
+        /// The immediate of the operations that have one, else 0. (A wide constant lies in `src`.)
         imm: f32,
     }
 }
@@ -172,6 +265,11 @@ impl<'a> EltProgram<'a> {
     /// Registers, operands included.
     pub fn registers(&self) -> usize {
         self.registers
+    }
+
+    /// Every operation is one of this domain.
+    pub fn is_of(&self, domain: Domain) -> bool {
+        self.code().all(|instr| instr.op.is_of(domain))
     }
 
     /// How many instructions.

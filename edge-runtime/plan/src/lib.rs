@@ -34,6 +34,7 @@ pub mod check;
 pub mod control;
 pub mod elt;
 mod error;
+pub mod generic;
 pub mod geometry;
 pub mod quantized;
 pub mod record;
@@ -41,7 +42,7 @@ pub mod step;
 
 pub use elt::{EltInstr, EltOp, EltProgram};
 pub use error::PlanError;
-pub use step::{At, DType, Step};
+pub use step::{At, DType, Domain, Step};
 
 use check::{Bounds, Programs};
 use control::{Flat, Items};
@@ -52,7 +53,7 @@ pub const MAGIC: [u8; 8] = *b"BALLASTP";
 /// The major version that this crate reads and writes.
 pub const MAJOR: u16 = 1;
 /// The newest minor version of it.
-pub const MINOR: u16 = 0;
+pub const MINOR: u16 = 1;
 /// Longest plan.
 pub const MAX_PLAN_BYTES: usize = 64 << 20;
 /// Most entries.
@@ -324,7 +325,7 @@ impl<'a> ProgramTable<'a> {
 }
 
 impl Programs for ProgramTable<'_> {
-    fn inputs(&self, program: u32) -> Option<usize> {
-        self.get(program).map(|p| p.inputs())
+    fn inputs(&self, program: u32, domain: Domain) -> Option<usize> {
+        self.get(program).filter(|p| p.is_of(domain)).map(|p| p.inputs())
     }
 }

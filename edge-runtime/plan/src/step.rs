@@ -9,6 +9,7 @@ use alloc::vec::Vec;
 
 use crate::PlanError;
 use crate::bounded::{NonZero, Suppress, Unique};
+use crate::generic::{Contract, Pick, Put, Scan, Top};
 use crate::quantized::{IntConv, IntDepthwise, IntGemm, Lookup};
 use crate::record::{Field, List, Reader, choice, record};
 
@@ -59,6 +60,10 @@ choice! {
         U32 = 9,
         /// Unsigned 64-bit integer.
         U64 = 10,
+        /// IEEE 754 half.
+        F16 = 11,
+        /// The upper half of a 32-bit float.
+        BF16 = 12,
     }
 }
 
@@ -67,10 +72,25 @@ impl DType {
     pub const fn size(self) -> usize {
         match self {
             Self::Bool | Self::U8 | Self::I8 => 1,
-            Self::U16 | Self::I16 => 2,
+            Self::U16 | Self::I16 | Self::F16 | Self::BF16 => 2,
             Self::F32 | Self::I32 | Self::U32 => 4,
             Self::I64 | Self::F64 | Self::U64 => 8,
         }
+    }
+}
+
+choice! {
+    /// What a step computes in. Elements of every type are converted on the way in and on the way out: to integers floats are cut
+    /// towards zero and held at the type's ends, NaN gives 0; integers wrap to the type; Booleans are `≠ 0`; floats go to the
+    /// nearest.
+    pub enum Domain("domain") {
+        /// 32-bit floats.
+        #[default]
+        F32 = 0,
+        /// 64-bit floats.
+        F64 = 1,
+        /// 64-bit integers, two's complement. U64 is kept bit by bit.
+        I64 = 2,
     }
 }
 
@@ -167,6 +187,16 @@ record! {
         dtype: DType,
         /// As many as the program takes.
         operands: List<Operand, { crate::elt::MAX_INPUTS }>,
+    }
+}
+
+record! {
+    /// An element-wise program over whole tensors in 64-bit registers: exact integers, and f64.
+    pub struct Wide {
+        /// F64 or I64.
+        domain: Domain,
+        /// As for [`Elt`], but converted from and to the domain.
+        elt: Elt,
     }
 }
 
@@ -520,6 +550,18 @@ steps! {
     Softmax = 9,
     /// Kind 10.
     Gather = 10,
+    /// Kind 11.
+    Wide = 11,
+    /// Kind 12.
+    Contract = 12,
+    /// Kind 13.
+    Scan = 13,
+    /// Kind 14.
+    Top = 14,
+    /// Kind 15.
+    Pick = 15,
+    /// Kind 16.
+    Put = 16,
     /// Kind 30.
     IntGemm = 30,
     /// Kind 31.

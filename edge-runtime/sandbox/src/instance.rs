@@ -157,6 +157,9 @@ fn is_finite(datatype: DataType, bytes: &[u8]) -> bool {
     match datatype {
         DataType::Fp32 => bytes.as_chunks::<4>().0.iter().all(|b| f32::from_le_bytes(*b).is_finite()),
         DataType::Fp64 => bytes.as_chunks::<8>().0.iter().all(|b| f64::from_le_bytes(*b).is_finite()),
+        // All bits of the exponent: infinite, or not a number.
+        DataType::Fp16 => bytes.as_chunks::<2>().0.iter().all(|b| u16::from_le_bytes(*b) & 0x7c00 != 0x7c00),
+        DataType::Bf16 => bytes.as_chunks::<2>().0.iter().all(|b| u16::from_le_bytes(*b) & 0x7f80 != 0x7f80),
         DataType::Bool
         | DataType::Uint8
         | DataType::Uint16

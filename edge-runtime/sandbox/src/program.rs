@@ -162,6 +162,8 @@ const fn data_type(dtype: DType) -> DataType {
     match dtype {
         DType::F32 => DataType::Fp32,
         DType::F64 => DataType::Fp64,
+        DType::F16 => DataType::Fp16,
+        DType::BF16 => DataType::Bf16,
         DType::Bool => DataType::Bool,
         DType::U8 => DataType::Uint8,
         DType::U16 => DataType::Uint16,

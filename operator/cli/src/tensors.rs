@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context as _, bail, ensure};
-use ballast_bundle::{DataType, TensorSpec};
+use ballast_bundle::{DataType, TensorSpec, half};
 use serde_json::Value;
 
 use crate::models::read;
@@ -110,6 +110,9 @@ const fn numpy_type(datatype: DataType) -> &'static str {
         DataType::Int64 => "<i8",
         DataType::Fp32 => "<f4",
         DataType::Fp64 => "<f8",
+        DataType::Fp16 => "<f2",
+        // numpy has no such type; what others save of it are two bytes of no kind.
+        DataType::Bf16 => "<V2",
     }
 }
 
@@ -161,6 +164,8 @@ fn element(datatype: DataType, number: &Value, out: &mut Vec<u8>) -> anyhow::Res
         DataType::Int64 => integer!(i64),
         DataType::Fp32 => out.extend((number.as_f64().context("not a number")? as f32).to_le_bytes()),
         DataType::Fp64 => out.extend(number.as_f64().context("not a number")?.to_le_bytes()),
+        DataType::Fp16 => out.extend(half::to_fp16(number.as_f64().context("not a number")? as f32).to_le_bytes()),
+        DataType::Bf16 => out.extend(half::to_bf16(number.as_f64().context("not a number")? as f32).to_le_bytes()),
     }
     Ok(())
 }
@@ -191,6 +196,8 @@ pub fn numbers(datatype: DataType, bytes: &[u8]) -> Vec<Value> {
                 x.to_string().parse().map_or_else(|_| Value::from(x.to_string()), float)
             }
             DataType::Fp64 => float(read!(f64, c)),
+            DataType::Fp16 => float(half::from_fp16(read!(u16, c)).into()),
+            DataType::Bf16 => float(half::from_bf16(read!(u16, c)).into()),
         })
         .collect()
 }

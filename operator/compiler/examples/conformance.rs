@@ -91,7 +91,10 @@ fn compare(graph: &Graph, found: &[Tensor], wanted: &[Tensor]) -> Result<(), Str
         if found.ints() != wanted.ints() {
             return Err(format!("output {o} differs"));
         }
-        for (i, (a, b)) in found.floats().iter().zip(wanted.floats()).enumerate() {
+        let wide = |t: &Tensor| -> Vec<f64> {
+            t.floats().iter().map(|x| f64::from(*x)).chain(t.doubles().iter().copied()).collect()
+        };
+        for (i, (a, b)) in wide(found).into_iter().zip(wide(wanted)).enumerate() {
             let close = a == b || a.is_nan() && b.is_nan() || (a - b).abs() <= 1e-4 + 1e-3 * b.abs();
             if !close {
                 return Err(format!("output {o}, element {i} is {a}, expected {b}"));

@@ -154,6 +154,7 @@ fn describe(plan: &Plan<'_>, step: &Step) -> (&'static str, String, u64) {
         Step::NonZero(s) => ("non zero", format!("{:?} {:?}", s.dtype, s.dims), 0),
         Step::Suppress(s) => ("suppress", format!("{}x{}x{}, {}", s.batch, s.classes, s.boxes, s.limit), 0),
         Step::Unique(s) => ("unique", format!("{:?} {}x{}", s.dtype, s.rows, s.len), 0),
+        other => ("other", format!("{other:?}"), 0),
     }
 }
 

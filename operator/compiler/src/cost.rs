@@ -12,8 +12,11 @@ pub(crate) fn multiply_adds(op: &Op, inputs: &[&[usize]], output: &[usize]) -> u
         Op::Pool { window, .. } => size(output).saturating_mul((window.kernel[0] * window.kernel[1]) as u64),
         Op::Softmax { .. } => input.saturating_mul(4),
         Op::Reduce { .. } | Op::ArgReduce { .. } | Op::CumSum { .. } => input,
-        // A sort of each row.
-        Op::TopK { .. } => input.saturating_mul(16),
+        // A heap of each row, from which the first are taken.
+        Op::TopK { axis, .. } => {
+            let len = inputs.first().and_then(|s| s.get(*axis)).copied().unwrap_or(1).max(2);
+            input.saturating_mul(2).saturating_add(size(output).saturating_mul(2 * u64::from(len.ilog2())))
+        }
         Op::Resample { taps, .. } => size(output).saturating_mul(*taps as u64),
         Op::Unary(_) | Op::Binary(_) | Op::Select | Op::Cast => size(output),
         Op::NonZero => input,
@@ -23,6 +26,7 @@ pub(crate) fn multiply_adds(op: &Op, inputs: &[&[usize]], output: &[usize]) -> u
         Op::Suppress { limit, .. } => inputs.get(1).map_or(0, |s| size(s)).saturating_mul(*limit as u64),
         Op::Repeat(repeat) => work(&repeat.body).saturating_mul(repeat.count as u64),
         Op::Branch(branch) => work(&branch.then).max(work(&branch.otherwise)),
+        Op::ScatterElements { .. } | Op::ScatterNd { .. } => inputs.get(2).map_or(0, |updates| size(updates)),
         Op::Reshape
         | Op::Transpose { .. }
         | Op::Expand
@@ -31,9 +35,7 @@ pub(crate) fn multiply_adds(op: &Op, inputs: &[&[usize]], output: &[usize]) -> u
         | Op::Pad { .. }
         | Op::Gather { .. }
         | Op::GatherElements { .. }
-        | Op::GatherNd { .. }
-        | Op::ScatterElements { .. }
-        | Op::ScatterNd { .. } => 0,
+        | Op::GatherNd { .. } => 0,
     }
 }
 

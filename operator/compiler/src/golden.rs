@@ -4,7 +4,7 @@
 use ballast_bundle::{Contract, DataType, Digest, Golden, Tally, TensorSpec, golden};
 
 use crate::Accuracy;
-use crate::eval::evaluate;
+use crate::eval::{evaluate, rounded};
 use crate::ir::{DType, Data, Graph, Tensor};
 
 /// Most work that making one golden file may be, in floating-point operations: minutes of the scalar evaluator.
@@ -54,7 +54,7 @@ fn run(graph: &Graph, inputs: &[Tensor]) -> Result<Vec<Tensor>, Refusal> {
 }
 
 fn all_finite(outputs: &[Tensor]) -> bool {
-    outputs.iter().all(|t| t.floats().iter().all(|x| x.is_finite()))
+    outputs.iter().all(|t| t.floats().iter().all(|x| x.is_finite()) && t.doubles().iter().all(|x| x.is_finite()))
 }
 
 fn judged(graph: &Graph, contract: &Contract, bytes: &[u8], flop: u64) -> Result<(Vec<u8>, Accuracy), Refusal> {
@@ -176,21 +176,24 @@ impl Random {
     }
 
     /// By turns like images (0..1), like centred features (−2..2), and like bytes (0..256).
+    fn float(&mut self, kind: u64) -> f32 {
+        match kind % 3 {
+            0 => self.unit(),
+            1 => self.unit() * 4.0 - 2.0,
+            _ => (self.unit() * 256.0).floor(),
+        }
+    }
+
     pub(crate) fn tensor(&mut self, dtype: DType, shape: &[usize], kind: u64) -> Tensor {
         let count = 0..shape.iter().product::<usize>();
         let data = match dtype {
-            DType::F32 => Data::F32(
-                count
-                    .map(|_| match kind % 3 {
-                        0 => self.unit(),
-                        1 => self.unit() * 4.0 - 2.0,
-                        _ => (self.unit() * 256.0).floor(),
-                    })
-                    .collect(),
-            ),
+            DType::F32 | DType::F16 | DType::BF16 => {
+                Data::F32(count.map(|_| rounded(dtype, self.float(kind))).collect())
+            }
+            DType::F64 => Data::F64(count.map(|_| self.float(kind).into()).collect()),
             DType::Bool => Data::Int(count.map(|_| (self.next() & 1) as i64).collect()),
             DType::I8 => Data::Int(count.map(|_| (self.next() & 127) as i64).collect()),
-            DType::U8 | DType::U16 | DType::I16 | DType::U32 | DType::I32 | DType::I64 => {
+            DType::U8 | DType::U16 | DType::I16 | DType::U32 | DType::I32 | DType::U64 | DType::I64 => {
                 Data::Int(count.map(|_| (self.next() & 255) as i64).collect())
             }
         };

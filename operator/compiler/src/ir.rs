@@ -7,17 +7,18 @@
 //! Conventions, for all operations:
 //! - Tensors are row-major. A scalar has the shape `[]`. A dimension may be 0 only where shape arithmetic left it so; graphs that
 //!   the importer returns have none among what runs.
-//! - Floating point is f32; integers are computed exactly in 64 bits and wrapped to the type of the result (two's complement).
-//!   Booleans are 0 and 1.
+//! - Floating point is f32, or f64 where a tensor is; f16 and bf16 are only stored: they are moved, and cast from and to other
+//!   types. Integers are computed exactly in 64 bits and wrapped to the type of the result (two's complement). Booleans are 0
+//!   and 1.
 //! - Unless a variant says otherwise all inputs and the output have one type.
 //! - NaN goes through `Max`, `Min`, pooling and reductions.
 
 use std::fmt;
 use std::sync::Arc;
 
-use ballast_bundle::{CountedOutput, DataType};
+use ballast_bundle::{CountedOutput, DataType, half};
 
-/// Element types of the IR. f16, bf16 and f64 constants and attributes of a model become [`DType::F32`].
+/// Element types of the IR.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[allow(missing_docs)] // the names say it
 pub enum DType {
@@ -30,16 +31,25 @@ pub enum DType {
     U32,
     I32,
     I64,
+    U64,
+    F16,
+    BF16,
+    F64,
 }
 
 impl DType {
+    /// Numbers with a fraction, in whatever form.
+    pub const fn is_float(self) -> bool {
+        matches!(self, Self::F32 | Self::F64 | Self::F16 | Self::BF16)
+    }
+
     /// Bytes of one element.
     pub const fn size(self) -> usize {
         match self {
             Self::Bool | Self::U8 | Self::I8 => 1,
-            Self::U16 | Self::I16 => 2,
+            Self::U16 | Self::I16 | Self::F16 | Self::BF16 => 2,
             Self::F32 | Self::U32 | Self::I32 => 4,
-            Self::I64 => 8,
+            Self::I64 | Self::U64 | Self::F64 => 8,
         }
     }
 
@@ -55,6 +65,10 @@ impl DType {
             Self::U32 => DataType::Uint32,
             Self::I32 => DataType::Int32,
             Self::I64 => DataType::Int64,
+            Self::U64 => DataType::Uint64,
+            Self::F16 => DataType::Fp16,
+            Self::BF16 => DataType::Bf16,
+            Self::F64 => DataType::Fp64,
         }
     }
 }
@@ -71,6 +85,10 @@ impl fmt::Display for DType {
             Self::U32 => "u32",
             Self::I32 => "i32",
             Self::I64 => "i64",
+            Self::U64 => "u64",
+            Self::F16 => "f16",
+            Self::BF16 => "bf16",
+            Self::F64 => "f64",
         })
     }
 }
@@ -81,19 +99,39 @@ pub const fn canonical(x: f32) -> f32 {
     if x.is_nan() { f32::from_bits(0x7fc0_0000) } else { x }
 }
 
+/// As [`canonical`].
+pub const fn canonical_f64(x: f64) -> f64 {
+    if x.is_nan() { f64::from_bits(0x7ff8_0000_0000_0000) } else { x }
+}
+
 /// Elements of a [`Tensor`].
 #[derive(Debug, Clone, PartialEq)]
 pub enum Data {
-    /// Of an [`DType::F32`] tensor.
+    /// Of f32, f16 and bf16 tensors; the halves are numbers that they hold exactly.
     F32(Vec<f32>),
-    /// Of every other type: integers, and Booleans as 0 and 1.
+    /// Of f64 tensors.
+    F64(Vec<f64>),
+    /// Of every other type: integers, u64 as its two's complement, and Booleans as 0 and 1.
     Int(Vec<i64>),
+}
+
+impl Data {
+    /// These numbers as elements of a type: floats to the nearest, integers cut and wrapped.
+    pub fn of(dtype: DType, values: &[f64]) -> Self {
+        match dtype {
+            DType::F32 | DType::F16 | DType::BF16 => {
+                Self::F32(values.iter().map(|x| crate::eval::rounded(dtype, *x as f32)).collect())
+            }
+            DType::F64 => Self::F64(values.to_vec()),
+            _ => Self::Int(values.iter().map(|x| crate::eval::wrap(dtype, *x as i64)).collect()),
+        }
+    }
 }
 
 /// A tensor in memory: a constant, or a value while the reference evaluator runs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tensor {
-    /// Element type; [`Data::F32`] exactly when it is [`DType::F32`].
+    /// Element type; it says which kind of [`Data`] there is.
     pub dtype: DType,
     /// Dimensions, outermost first.
     pub shape: Vec<usize>,
@@ -107,6 +145,11 @@ impl Tensor {
         Self { dtype: DType::F32, shape, data: Data::F32(data) }
     }
 
+    /// An f64 tensor.
+    pub const fn f64(shape: Vec<usize>, data: Vec<f64>) -> Self {
+        Self { dtype: DType::F64, shape, data: Data::F64(data) }
+    }
+
     /// An integer or Boolean tensor.
     pub const fn int(dtype: DType, shape: Vec<usize>, data: Vec<i64>) -> Self {
         Self { dtype, shape, data: Data::Int(data) }
@@ -116,6 +159,7 @@ impl Tensor {
     pub const fn len(&self) -> usize {
         match &self.data {
             Data::F32(v) => v.len(),
+            Data::F64(v) => v.len(),
             Data::Int(v) => v.len(),
         }
     }
@@ -125,18 +169,26 @@ impl Tensor {
         self.len() == 0
     }
 
-    /// The elements of an f32 tensor, else nothing.
+    /// The elements of an f32 (or f16, or bf16) tensor, else nothing.
     pub fn floats(&self) -> &[f32] {
         match &self.data {
             Data::F32(v) => v,
-            Data::Int(_) => &[],
+            Data::F64(_) | Data::Int(_) => &[],
+        }
+    }
+
+    /// The elements of an f64 tensor, else nothing.
+    pub fn doubles(&self) -> &[f64] {
+        match &self.data {
+            Data::F64(v) => v,
+            Data::F32(_) | Data::Int(_) => &[],
         }
     }
 
     /// The elements of an integer or Boolean tensor, else nothing.
     pub fn ints(&self) -> &[i64] {
         match &self.data {
-            Data::F32(_) => &[],
+            Data::F32(_) | Data::F64(_) => &[],
             Data::Int(v) => v,
         }
     }
@@ -145,7 +197,12 @@ impl Tensor {
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.len() * self.dtype.size());
         match &self.data {
-            Data::F32(v) => v.iter().for_each(|x| out.extend_from_slice(&canonical(*x).to_le_bytes())),
+            Data::F32(v) => match self.dtype {
+                DType::F16 => v.iter().for_each(|x| out.extend_from_slice(&half::to_fp16(*x).to_le_bytes())),
+                DType::BF16 => v.iter().for_each(|x| out.extend_from_slice(&half::to_bf16(*x).to_le_bytes())),
+                _ => v.iter().for_each(|x| out.extend_from_slice(&canonical(*x).to_le_bytes())),
+            },
+            Data::F64(v) => v.iter().for_each(|x| out.extend_from_slice(&canonical_f64(*x).to_le_bytes())),
             Data::Int(v) => v.iter().for_each(|x| out.extend_from_slice(&x.to_le_bytes()[..self.dtype.size()])),
         }
         out
@@ -179,19 +236,27 @@ impl Tensor {
             DType::U32 => ints!(u32),
             DType::I32 => ints!(i32),
             DType::I64 => ints!(i64),
+            DType::U64 => ints!(u64),
+            DType::F16 => {
+                Data::F32(bytes.as_chunks::<2>().0.iter().map(|c| half::from_fp16(u16::from_le_bytes(*c))).collect())
+            }
+            DType::BF16 => {
+                Data::F32(bytes.as_chunks::<2>().0.iter().map(|c| half::from_bf16(u16::from_le_bytes(*c))).collect())
+            }
+            DType::F64 => Data::F64(bytes.as_chunks::<8>().0.iter().map(|c| f64::from_le_bytes(*c)).collect()),
         };
         Some(Self { dtype, shape, data })
     }
 }
 
-/// Element-wise operations of one operand, for f32 unless they say otherwise. Shape of the result: that of the operand.
+/// Element-wise operations of one operand, for f32 and f64 unless they say otherwise. Shape of the result: that of the operand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum UnaryOp {
-    /// `−x`; f32 and integers.
+    /// `−x`; integers too.
     Neg,
-    /// `|x|`; f32 and integers.
+    /// `|x|`; integers too.
     Abs,
-    /// −1, 0 or 1 (NaN stays NaN); f32 and integers.
+    /// −1, 0 or 1 (NaN stays NaN); integers too.
     Sign,
     /// Towards −∞.
     Floor,
@@ -235,9 +300,9 @@ pub enum UnaryOp {
     Erf,
     /// `1 ÷ (1 + e⁻ˣ)`.
     Sigmoid,
-    /// Boolean to Boolean.
+    /// Booleans: the other one. Integers: the other one of every bit.
     Not,
-    /// f32 to Boolean.
+    /// To Boolean.
     IsNan,
 }
 
@@ -251,9 +316,9 @@ pub enum BinaryOp {
     Sub,
     /// `a · b`.
     Mul,
-    /// `a ÷ b`; integers are cut towards zero, and anything ÷ 0 is 0.
+    /// `a ÷ b`; integers are cut towards zero, and an integer ÷ 0 is 0.
     Div,
-    /// `a` to the power of `b`.
+    /// `a` to the power of `b`. Integers: a power below 0 is 0 unless `a` is 1 or −1.
     Pow,
     /// The smaller one; NaN if either is.
     Min,
@@ -261,14 +326,18 @@ pub enum BinaryOp {
     Max,
     /// Remainder with the sign of `b` (Python's `%`); integers only, 0 for `b` = 0.
     Mod,
-    /// Remainder with the sign of `a` (C's `fmod`).
+    /// Remainder with the sign of `a` (C's `fmod`); integers 0 for `b` = 0.
     Rem,
-    /// Booleans only.
+    /// Booleans and integers, bit by bit.
     And,
-    /// Booleans only.
+    /// Booleans and integers, bit by bit.
     Or,
-    /// Booleans only.
+    /// Booleans and integers, bit by bit.
     Xor,
+    /// Bits of `a` moved up by `b`; integers only. `b` has no sign; from 64 on nothing is left.
+    ShiftLeft,
+    /// Bits of `a` moved down by `b` and filled with zeros; integers without a sign only. From 64 on nothing is left.
+    ShiftRight,
     /// `a = b` to Boolean.
     Equal,
     /// `a < b` to Boolean.
@@ -361,8 +430,8 @@ pub enum Op {
     Binary(BinaryOp),
     /// `condition (Boolean), a, b → condition ? a : b`, all three broadcast.
     Select,
-    /// `x → y` of the output's type. f32 to integer: cut towards zero, saturated at the type's ends, NaN gives 0. Integer to
-    /// integer: wrapped. To Boolean: `x ≠ 0` (NaN is true). Integer to f32: nearest.
+    /// `x → y` of the output's type. Float to integer: cut towards zero, saturated at the type's ends, NaN gives 0. Integer to
+    /// integer: wrapped. To Boolean: `x ≠ 0` (NaN is true). To a float: nearest, halves to even; f16 and bf16 by way of f32.
     Cast,
     /// `x [n, c, ih, iw], w [o, c ÷ groups, kh, kw], (bias [o]) → [n, o, oh, ow]`, f32 or I32. `window.kernel` = `[kh, kw]`. Output
     /// plane `k` belongs to group `k ÷ (o ÷ groups)` and reads the input planes of that group. Summed over

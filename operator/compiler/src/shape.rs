@@ -2,7 +2,7 @@
 //!
 //! What passes here is safe to evaluate and to lower: every extent, index and attribute is in range.
 
-use crate::ir::{BinaryOp, DType, Graph, Op, PadMode, Repeat, UnaryOp, Window};
+use crate::ir::{BinaryOp, DType, Graph, Op, PadMode, ReduceKind, Repeat, Scatter, UnaryOp, Window};
 
 /// Most elements of one tensor; a plan addresses less than 2 GiB.
 pub const MAX_ELEMENTS: usize = 1 << 29;
@@ -43,7 +43,17 @@ fn same(a: DType, b: DType) -> Result<DType, String> {
 }
 
 fn float(dtype: DType) -> Result<(), String> {
+    if matches!(dtype, DType::F32 | DType::F64) { Ok(()) } else { Err(format!("not supported for {dtype}")) }
+}
+
+/// What has kernels of f32 only.
+fn single(dtype: DType) -> Result<(), String> {
     if dtype == DType::F32 { Ok(()) } else { Err(format!("not supported for {dtype}")) }
+}
+
+/// Halves are stored, not computed in.
+fn number(dtype: DType) -> Result<(), String> {
+    if matches!(dtype, DType::F16 | DType::BF16) { Err(format!("not supported for {dtype}")) } else { Ok(()) }
 }
 
 fn index(dtype: DType) -> Result<(), String> {
@@ -96,8 +106,8 @@ fn rule(op: &Op, inputs: &[(DType, &[usize])], wanted: Option<&Typed>) -> Result
     };
     match op {
         Op::Unary(unary) => match unary {
-            UnaryOp::Neg | UnaryOp::Abs | UnaryOp::Sign => one(dtype, shape.to_vec()),
-            UnaryOp::Not if dtype == DType::Bool => one(dtype, shape.to_vec()),
+            UnaryOp::Neg | UnaryOp::Abs | UnaryOp::Sign => number(dtype).and_then(|()| one(dtype, shape.to_vec())),
+            UnaryOp::Not if !dtype.is_float() => one(dtype, shape.to_vec()),
             UnaryOp::Not => Err(format!("not supported for {dtype}")),
             UnaryOp::IsNan => float(dtype).and_then(|()| one(DType::Bool, shape.to_vec())),
             _ => float(dtype).and_then(|()| one(dtype, shape.to_vec())),
@@ -105,12 +115,18 @@ fn rule(op: &Op, inputs: &[(DType, &[usize])], wanted: Option<&Typed>) -> Result
         Op::Binary(binary) => {
             let (other, b) = input(1)?;
             same(dtype, other)?;
-            let logic = matches!(binary, BinaryOp::And | BinaryOp::Or | BinaryOp::Xor);
-            if logic != (dtype == DType::Bool) && *binary != BinaryOp::Equal
-                || (*binary == BinaryOp::Mod && dtype == DType::F32)
-            {
+            let unsigned = matches!(dtype, DType::U8 | DType::U16 | DType::U32 | DType::U64);
+            let fits = match binary {
+                BinaryOp::Equal => true,
+                BinaryOp::And | BinaryOp::Or | BinaryOp::Xor => !dtype.is_float(),
+                BinaryOp::Mod | BinaryOp::ShiftLeft => !dtype.is_float() && dtype != DType::Bool,
+                BinaryOp::ShiftRight => unsigned,
+                _ => dtype != DType::Bool,
+            };
+            if !fits {
                 return Err(format!("{binary:?} is not supported for {dtype}"));
             }
+            number(dtype)?;
             let dtype = match binary {
                 BinaryOp::Equal | BinaryOp::Less | BinaryOp::LessOrEqual => DType::Bool,
                 _ => dtype,
@@ -136,9 +152,10 @@ fn rule(op: &Op, inputs: &[(DType, &[usize])], wanted: Option<&Typed>) -> Result
         Op::MatMul => {
             let (other, b) = input(1)?;
             same(dtype, other)?;
-            if dtype != DType::F32 && dtype != DType::I32 {
+            if dtype == DType::Bool {
                 return Err(format!("not supported for {dtype}"));
             }
+            number(dtype)?;
             let (Some((lead_a, [m, k])), Some((lead_b, [k2, n]))) =
                 (shape.split_last_chunk::<2>(), b.split_last_chunk::<2>())
             else {
@@ -152,7 +169,7 @@ fn rule(op: &Op, inputs: &[(DType, &[usize])], wanted: Option<&Typed>) -> Result
             one(dtype, out)
         }
         Op::Pool { window, .. } => {
-            float(dtype)?;
+            single(dtype)?;
             check_window(window)?;
             let (_, out) = wanted()?;
             if shape.len() != 4 || out.len() != 4 || out[..2] != shape[..2] {
@@ -160,35 +177,39 @@ fn rule(op: &Op, inputs: &[(DType, &[usize])], wanted: Option<&Typed>) -> Result
             }
             one(dtype, out)
         }
-        Op::Reduce { axes, .. } => {
+        Op::Reduce { kind, axes } => {
+            number(dtype)?;
             if dtype == DType::Bool || axes.is_empty() || !axes.is_sorted_by(|a, b| a < b) {
                 return Err(format!("reduction of {dtype} over axes {axes:?}"));
             }
             let mut out = shape.to_vec();
             for dim in axes {
-                if axis(*dim, shape)? == 0 {
-                    return Err("reduction of nothing".to_owned());
+                if axis(*dim, shape)? == 0 && *kind == ReduceKind::Mean && !dtype.is_float() {
+                    return Err("the mean of nothing".to_owned());
                 }
                 out[*dim] = 1;
             }
             one(dtype, out)
         }
         Op::ArgReduce { axis: dim, .. } => {
+            number(dtype)?;
             if axis(*dim, shape)? == 0 {
                 return Err("the largest of nothing".to_owned());
             }
             one(DType::I64, along(*dim, 1))
         }
         Op::Softmax { axis: dim, .. } => {
-            float(dtype)?;
+            single(dtype)?;
             axis(*dim, shape)?;
             one(dtype, shape.to_vec())
         }
         Op::CumSum { axis: dim, .. } => {
+            number(dtype)?;
             axis(*dim, shape)?;
             one(dtype, shape.to_vec())
         }
         Op::TopK { axis: dim, .. } => {
+            number(dtype)?;
             let (_, out) = wanted()?;
             let k = axis(*dim, &out)?;
             if k > axis(*dim, shape)? || out != along(*dim, k) {
@@ -284,7 +305,8 @@ fn rule(op: &Op, inputs: &[(DType, &[usize])], wanted: Option<&Typed>) -> Result
             not_from_nothing(shape[*batch..batch + q].iter().copied().min().unwrap_or(1), &out)?;
             one(dtype, out)
         }
-        Op::ScatterElements { axis: dim, .. } => {
+        Op::ScatterElements { axis: dim, combine } => {
+            combines(dtype, *combine)?;
             let ((indices, s), (updates, u)) = (input(1)?, input(2)?);
             index(indices)?;
             same(dtype, updates)?;
@@ -296,7 +318,8 @@ fn rule(op: &Op, inputs: &[(DType, &[usize])], wanted: Option<&Typed>) -> Result
             }
             one(dtype, shape.to_vec())
         }
-        Op::ScatterNd { .. } => {
+        Op::ScatterNd { combine } => {
+            combines(dtype, *combine)?;
             let ((indices, s), (updates, u)) = (input(1)?, input(2)?);
             index(indices)?;
             same(dtype, updates)?;
@@ -316,7 +339,7 @@ fn rule(op: &Op, inputs: &[(DType, &[usize])], wanted: Option<&Typed>) -> Result
                 return Err("a tap outside of the input".to_owned());
             }
             if *taps > 1 || weights.iter().any(|w| *w != 1.0) {
-                float(dtype)?;
+                single(dtype)?;
             }
             one(dtype, along(*dim, indices.len() / taps))
         }
@@ -336,7 +359,7 @@ fn rule(op: &Op, inputs: &[(DType, &[usize])], wanted: Option<&Typed>) -> Result
         }
         Op::Suppress { limit, iou, score, .. } => {
             let (other, s) = input(1)?;
-            float(same(dtype, other)?)?;
+            single(same(dtype, other)?)?;
             let (&[b, n, 4], &[b2, c, n2]) = (shape, s) else {
                 return Err(format!("boxes of shape {shape:?} and scores of shape {s:?}"));
             };
@@ -409,6 +432,15 @@ fn repeat(repeat: &Repeat, inputs: &[(DType, &[usize])]) -> Result<Vec<Typed>, S
     if outputs.is_empty() { Err("nothing comes of the repeat".to_owned()) } else { Ok(outputs) }
 }
 
+/// Halves and Booleans are only replaced.
+fn combines(dtype: DType, combine: Scatter) -> Result<(), String> {
+    match combine {
+        Scatter::Set => Ok(()),
+        _ if dtype == DType::Bool => Err(format!("{combine:?} is not supported for {dtype}")),
+        _ => number(dtype),
+    }
+}
+
 fn not_from_nothing(extent: usize, out: &[usize]) -> Result<(), String> {
     if extent == 0 && !out.contains(&0) { Err("an element of nothing".to_owned()) } else { Ok(()) }
 }
@@ -431,7 +463,7 @@ fn conv_operands<'a>(inputs: &[(DType, &'a [usize])], groups: usize, window: &Wi
         return Err("more than three inputs".to_owned());
     }
     let dtype = same(*a, *b)?;
-    if dtype != DType::F32 && dtype != DType::I32 {
+    if !matches!(dtype, DType::F32 | DType::I32 | DType::F64) {
         return Err(format!("not supported for {dtype}"));
     }
     if x.len() != 4 || w.len() != 4 || w[2..] != window.kernel || groups == 0 {

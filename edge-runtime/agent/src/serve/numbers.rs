@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use ballast_bundle::{DataType, TensorSpec};
+use ballast_bundle::{DataType, TensorSpec, half};
 
 /// Writes the elements of a valid JSON array, nested in any way, row-major as they stand; `Err` says what is wrong.
 ///
@@ -61,6 +61,14 @@ fn element(word: &str, datatype: DataType, out: &mut Vec<u8>) -> Option<()> {
         }),
         DataType::Fp32 => out.extend_from_slice(&word.parse::<f32>().ok().filter(|f| f.is_finite())?.to_le_bytes()),
         DataType::Fp64 => out.extend_from_slice(&word.parse::<f64>().ok().filter(|f| f.is_finite())?.to_le_bytes()),
+        DataType::Fp16 => {
+            let x = half::to_fp16(word.parse::<f32>().ok().filter(|f| f.is_finite())?);
+            out.extend_from_slice(&Some(x).filter(|x| half::from_fp16(*x).is_finite())?.to_le_bytes());
+        }
+        DataType::Bf16 => {
+            let x = half::to_bf16(word.parse::<f32>().ok().filter(|f| f.is_finite())?);
+            out.extend_from_slice(&Some(x).filter(|x| half::from_bf16(*x).is_finite())?.to_le_bytes());
+        }
         DataType::Uint8 => number!(u8),
         DataType::Uint16 => number!(u16),
         DataType::Uint32 => number!(u32),
@@ -84,9 +92,9 @@ pub(crate) fn write(bytes: &[u8], datatype: DataType, out: &mut String) {
         };
     }
     macro_rules! floats {
-        ($t:ty) => {
+        ($t:ty, $value:expr) => {
             for (n, chunk) in bytes.chunks_exact(size_of::<$t>()).enumerate() {
-                let value = <$t>::from_le_bytes(chunk.try_into().unwrap_or_default());
+                let value = $value(<$t>::from_le_bytes(chunk.try_into().unwrap_or_default()));
                 let comma = if n == 0 { "" } else { "," };
                 // JSON knows no NaN. Shortest form that reads back to the same number.
                 let _ = if value.is_finite() { write!(out, "{comma}{value:?}") } else { write!(out, "{comma}null") };
@@ -108,8 +116,10 @@ pub(crate) fn write(bytes: &[u8], datatype: DataType, out: &mut String) {
         DataType::Int16 => all!(i16),
         DataType::Int32 => all!(i32),
         DataType::Int64 => all!(i64),
-        DataType::Fp32 => floats!(f32),
-        DataType::Fp64 => floats!(f64),
+        DataType::Fp32 => floats!(f32, |x: f32| x),
+        DataType::Fp64 => floats!(f64, |x: f64| x),
+        DataType::Fp16 => floats!(u16, half::from_fp16),
+        DataType::Bf16 => floats!(u16, half::from_bf16),
     }
     out.push(']');
 }
@@ -123,6 +133,12 @@ pub(crate) fn is_finite(bytes: &[u8], datatype: DataType) -> bool {
         DataType::Fp64 => {
             bytes.chunks_exact(8).all(|c| f64::from_le_bytes(c.try_into().unwrap_or_default()).is_finite())
         }
+        DataType::Fp16 => bytes
+            .chunks_exact(2)
+            .all(|c| half::from_fp16(u16::from_le_bytes(c.try_into().unwrap_or_default())).is_finite()),
+        DataType::Bf16 => bytes
+            .chunks_exact(2)
+            .all(|c| half::from_bf16(u16::from_le_bytes(c.try_into().unwrap_or_default())).is_finite()),
         DataType::Bool
         | DataType::Uint8
         | DataType::Uint16
@@ -149,6 +165,8 @@ pub(crate) const fn name(datatype: DataType) -> &'static str {
         DataType::Int64 => "INT64",
         DataType::Fp32 => "FP32",
         DataType::Fp64 => "FP64",
+        DataType::Fp16 => "FP16",
+        DataType::Bf16 => "BF16",
     }
 }
 
@@ -198,6 +216,12 @@ mod tests {
         let mut text = String::new();
         write(&[1, 0], DataType::Bool, &mut text);
         assert_eq!(text, "[true,false]");
+        assert_eq!(parse("[1.5]", &spec(DataType::Fp16, &[1])).unwrap(), 0x3e00u16.to_le_bytes());
+        assert_eq!(parse("[-2]", &spec(DataType::Bf16, &[1])).unwrap(), 0xc000u16.to_le_bytes());
+        assert!(parse("[65520]", &spec(DataType::Fp16, &[1])).is_err(), "that is infinite");
+        let mut halves = String::new();
+        write(&0x3e00u16.to_le_bytes(), DataType::Fp16, &mut halves);
+        assert_eq!(halves, "[1.5]");
         assert!(!is_finite(&f32::NAN.to_le_bytes(), DataType::Fp32) && is_finite(&[0; 8], DataType::Fp64));
     }
 }

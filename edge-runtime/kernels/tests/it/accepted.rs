@@ -2,6 +2,7 @@
 
 use ballast_kernels::{Level, Memory, run_step};
 use ballast_plan::control::{Item, Items};
+use ballast_plan::step::Wide;
 use ballast_plan::{Plan, Step};
 
 use crate::every_kind::everything;
@@ -19,7 +20,7 @@ fn work(step: &Step) -> u128 {
     match step {
         Step::Fill(s) => s.words.into(),
         Step::Copy(s) => product(&s.dims),
-        Step::Elt(s) => product(&s.dims),
+        Step::Elt(s) | Step::Wide(Wide { elt: s, .. }) => product(&s.dims),
         Step::Gemm(s) => product(&[s.batch, s.m, s.n, s.k]),
         Step::Conv(s) => {
             let w = &s.window;
@@ -28,6 +29,11 @@ fn work(step: &Step) -> u128 {
         Step::Depthwise(s) => product(&[s.batch, s.planes, s.window.kh, s.window.kw, s.window.oh, s.window.ow]),
         Step::Pool(s) => product(&[s.planes, s.window.kh, s.window.kw, s.window.oh, s.window.ow]),
         Step::Reduce(s) => product(&[s.outer, s.len, s.inner]),
+        Step::Contract(s) => product(&s.outer) * product(&s.inner),
+        Step::Scan(s) => product(&[s.outer, s.len, s.inner]),
+        Step::Top(s) => product(&[s.outer, s.len, s.inner]) * 16,
+        Step::Pick(s) => product(&s.address.dims) * u128::from(s.address.slice + 8),
+        Step::Put(s) => product(&s.address.dims) * u128::from(s.address.slice + 8),
         Step::Softmax(s) => product(&[s.outer, s.len, s.inner]),
         Step::Gather(s) => product(&[s.outer, s.count, s.bytes]),
         Step::IntGemm(s) => product(&[s.batch, s.m.next_multiple_of(4), s.n.next_multiple_of(16), s.k]),

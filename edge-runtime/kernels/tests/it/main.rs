@@ -8,10 +8,12 @@ mod control;
 mod elementwise;
 #[path = "../../../plan/tests/it/every_kind.rs"]
 mod every_kind;
+mod generic;
 mod levels;
 mod naive;
 mod products;
 mod quantized;
 #[path = "../../../plan/tests/it/touch.rs"]
 mod touch;
+mod wide;
 mod windows;

@@ -3,13 +3,14 @@
 use ballast_plan::bounded::{NonZero, Suppress, Unique};
 use ballast_plan::build::{PlanBuilder, TensorDef};
 use ballast_plan::control::{Block, Slide};
+use ballast_plan::generic::{Address, Combine, Component, Contract, Pick, Put, Scan, Side, Top};
 use ballast_plan::quantized::{Bytes, IntConv, IntDepthwise, IntGemm, Lookup, Packing, Requantize};
 use ballast_plan::record::List;
 use ballast_plan::step::{
     BiasOf, Conv, Copy, Depthwise, Elt, Epilogue, EpilogueOperand, Fill, Gather, Gemm, Layout, Matrix, Operand, Pool,
-    PoolKind, Reduce, ReduceKind, Softmax, Window,
+    PoolKind, Reduce, ReduceKind, Softmax, Wide, Window,
 };
-use ballast_plan::{At, DType, EltInstr, EltOp, PlanError, Step};
+use ballast_plan::{At, DType, Domain, EltInstr, EltOp, PlanError, Step};
 
 /// Bytes of weights that every plan here has.
 pub const WEIGHTS: u32 = 1024;
@@ -118,6 +119,75 @@ pub fn steps() -> Vec<(&'static str, Step, u32)> {
             operand(arena(29), DType::U8, [0, 0, 0, -15, -5, -1]),
         ])
         .unwrap(),
+    };
+    let wide = Wide {
+        domain: Domain::I64,
+        elt: Elt {
+            program: 2,
+            dtype: DType::F16,
+            operands: List::new(&[
+                operand(arena(29 * 4), DType::U32, [0, 0, 0, -15, -5, -1]),
+                operand(weights(30), DType::U64, [0, 0, 0, 0, 5, 1]),
+            ])
+            .unwrap(),
+            ..elt
+        },
+    };
+    // Products of 2 × 3 × 4 and 4 × 5 numbers, with rows that overlap.
+    let side = |at, dtype, outer, inner| Side { at, dtype, outer, inner };
+    let contract = Contract {
+        domain: Domain::I64,
+        kind: ReduceKind::Sum,
+        outer: [1, 1, 2, 2, 2, 5],
+        inner: [1, 1, 3, 4],
+        left: side(arena(99), DType::I8, [0, 0, 12, 40, -20, 0], [0, 0, 0, -4]),
+        right: List::new(&[side(weights(34), DType::F32, [0, 0, 0, 0, 10, 1], [0, 0, 5, 3])]).unwrap(),
+        dtype: DType::I32,
+        out: arena(OUT),
+    };
+    let scan = Scan {
+        domain: Domain::F64,
+        dtype: DType::F64,
+        outer: 3,
+        len: 4,
+        inner: 5,
+        exclusive: 1,
+        reverse: 1,
+        input: arena(0),
+        out: arena(OUT),
+    };
+    let top = Top {
+        dtype: DType::F16,
+        outer: 2,
+        len: 7,
+        inner: 5,
+        k: 3,
+        largest: 1,
+        last: 0,
+        nan_first: 0,
+        input: arena(0),
+        values: List::new(&[arena(2048)]).unwrap(),
+        indices: arena(OUT),
+        scratch: arena(1024),
+    };
+    // Two batches of three tuples of two numbers, in planes of 4 × 5 slices of 3.
+    let component = |extent, stride| Component { extent, stride };
+    let address = Address {
+        dims: [1, 1, 1, 1, 2, 3],
+        base: [0, 0, 0, 0, 60, 0],
+        components: List::new(&[component(4, 15), component(5, 3)]).unwrap(),
+        slice: 3,
+        dtype: DType::I32,
+        indices: arena(512),
+    };
+    let pick = Pick { address, size: 4, input: weights(120), out: arena(OUT) };
+    let put = Put {
+        address: Address { slice: 2, components: List::new(&[component(4, 15), component(2, 4)]).unwrap(), ..address },
+        combine: Combine::Add,
+        domain: Domain::F32,
+        dtype: DType::BF16,
+        updates: arena(0),
+        out: arena(OUT),
     };
     let reduce = Reduce { kind: ReduceKind::Mean, outer: 3, len: 4, inner: 5, input: arena(0), out: arena(OUT) };
     let softmax = Softmax { outer: 3, len: 4, inner: 5, log: 0, input: arena(0), out: arena(OUT) };
@@ -250,6 +320,14 @@ pub fn steps() -> Vec<(&'static str, Step, u32)> {
         ("int depthwise", int_depthwise(strided()).into(), 288),
         ("direct int depthwise", int_depthwise(direct()).into(), 216),
         ("lookup", lookup.into(), 77),
+        ("wide", wide.into(), 60),
+        ("contract", contract.into(), 160),
+        ("contract of one side", Contract { kind: ReduceKind::Max, right: List::default(), ..contract }.into(), 160),
+        ("scan", scan.into(), 480),
+        ("top", top.into(), 240),
+        ("top of one", Top { k: 1, values: List::default(), ..top }.into(), 80),
+        ("pick", pick.into(), 72),
+        ("put", put.into(), 222),
     ]
 }
 
@@ -286,6 +364,7 @@ fn plan_of(blocks: &[Block], arena_bytes: u32, weights_bytes: u32) -> Result<Vec
     let instr = |op, dst, src| EltInstr { op, dst, src, imm: 0.5 };
     builder.program(1, 2, &[instr(EltOp::Tanh, 1, [0; 3])]);
     builder.program(2, 4, &[instr(EltOp::Mul, 2, [0, 1, 0]), instr(EltOp::MulAdd, 3, [2, 0, 1])]);
+    builder.program(2, 4, &[instr(EltOp::Const, 2, [7, 8, 0]), instr(EltOp::Xor, 3, [0, 2, 0])]);
     let def = |name: &str, dims: &[u32], at| TensorDef { name: name.into(), dtype: DType::F32, dims: dims.into(), at };
     builder.entry_of("main", vec![def("x", &[2, 3], 0)], vec![def("y", &[7], 8)], blocks);
     builder.finish(arena_bytes, weights_bytes, 1)
@@ -315,6 +394,12 @@ fn a_step_may_use_its_memory_to_the_last_byte_and_no_further() {
 
 #[test]
 fn weights_are_never_written() {
+    let values = List::new(&[At::weights(0).unwrap()]).unwrap();
+    let top =
+        steps().into_iter().find_map(|(_, step, _)| if let Step::Top(s) = step { Some(s) } else { None }).unwrap();
+    let error = plan(&[Top { values, ..top }.into()], OUT + 240, WEIGHTS).unwrap_err();
+    assert!(matches!(error, PlanError::OutOfBounds { step: 0 }), "{error}");
+
     for (name, step, written) in steps() {
         let out = At::weights(0).unwrap();
         let step = match step {
@@ -335,6 +420,12 @@ fn weights_are_never_written() {
             Step::NonZero(s) => NonZero { out, ..s }.into(),
             Step::Suppress(s) => Suppress { out, ..s }.into(),
             Step::Unique(s) => Unique { inverse: out, ..s }.into(),
+            Step::Wide(s) => Wide { elt: Elt { out, ..s.elt }, ..s }.into(),
+            Step::Contract(s) => Contract { out, ..s }.into(),
+            Step::Scan(s) => Scan { out, ..s }.into(),
+            Step::Top(s) => Top { indices: out, ..s }.into(),
+            Step::Pick(s) => Pick { out, ..s }.into(),
+            Step::Put(s) => Put { out, ..s }.into(),
         };
         let error = plan(&[step], OUT + written, WEIGHTS).unwrap_err();
         assert!(matches!(error, PlanError::OutOfBounds { step: 0 }), "{name}: {error}");

@@ -2,9 +2,10 @@
 //! numbers that cannot overflow.
 
 use ballast_plan::control::{Item, Items, MAX_NESTING, Slide};
+use ballast_plan::generic::Address;
 use ballast_plan::quantized::{Bytes, Packing, Requantize};
-use ballast_plan::step::{BLOCK_K, BLOCK_N, BiasOf, Conv, Epilogue, Layout, Matrix, Window};
-use ballast_plan::{At, DType, Plan, Step};
+use ballast_plan::step::{BLOCK_K, BLOCK_N, BiasOf, Conv, Epilogue, Layout, Matrix, Wide, Window};
+use ballast_plan::{At, DType, Domain, Plan, Step};
 
 /// Bytes that a step reads or writes, from the start of the arena or of the weights; `high` is behind the last one.
 #[derive(Debug, Clone, Copy)]
@@ -123,6 +124,24 @@ fn width(packing: Packing) -> i128 {
     if packing == Packing::Words { 2 } else { 1 }
 }
 
+/// The numbers of all tuples.
+fn address(a: &Address, touches: &mut Vec<Touch>) {
+    assert!(matches!(a.dtype, DType::I32 | DType::I64), "{a:?}");
+    let tuples: i128 = a.dims.iter().map(|&d| i128::from(d)).product();
+    let numbers = tuples * a.components.as_slice().len() as i128;
+    if numbers > 0 {
+        touches.push(touch(a.indices, a.dtype.size() as i128, false, &[(numbers, 1)]));
+    }
+}
+
+/// Whatever tuples may point to.
+fn pointed(a: &Address, at: At, size: i128, writes: bool) -> Touch {
+    let base = a.dims.iter().zip(&a.base).map(|(&d, &s)| (d.into(), s.into()));
+    let indices = a.components.as_slice().iter().map(|c| (c.extent.into(), c.stride.into()));
+    let axes: Vec<_> = base.chain(indices).chain([(a.slice.into(), 1)]).collect();
+    touch(at, size, writes, &axes)
+}
+
 /// All that a step touches.
 pub fn touches(step: &Step) -> Vec<Touch> {
     let mut all = Vec::new();
@@ -136,7 +155,7 @@ pub fn touches(step: &Step) -> Vec<Touch> {
             all.push(touch(c.input, c.size.into(), false, &axes(&c.input_strides)));
             all.push(touch(c.out, c.size.into(), true, &axes(&c.out_strides)));
         }
-        Step::Elt(e) => {
+        Step::Elt(e) | Step::Wide(Wide { elt: e, .. }) => {
             for o in e.operands.as_slice() {
                 let axes: Vec<_> = e.dims.iter().zip(&o.strides).map(|(&d, &s)| (d.into(), s.into())).collect();
                 all.push(touch(o.at, o.dtype.size() as i128, false, &axes));
@@ -172,6 +191,45 @@ pub fn touches(step: &Step) -> Vec<Touch> {
         Step::Reduce(r) => {
             all.push(row_major(r.input, 4, false, &[r.outer, r.len, r.inner]));
             all.push(row_major(r.out, 4, true, &[r.outer, r.inner]));
+        }
+        Step::Contract(c) => {
+            for side in std::iter::once(&c.left).chain(c.right.as_slice()) {
+                let outer = c.outer.iter().zip(&side.outer);
+                let axes: Vec<_> =
+                    outer.chain(c.inner.iter().zip(&side.inner)).map(|(&d, &s)| (d.into(), s.into())).collect();
+                all.push(touch(side.at, side.dtype.size() as i128, false, &axes));
+            }
+            all.push(row_major(c.out, c.dtype.size() as i128, true, &c.outer));
+        }
+        Step::Scan(s) => {
+            let shape = [s.outer, s.len, s.inner];
+            all.push(row_major(s.input, s.dtype.size() as i128, false, &shape));
+            all.push(row_major(s.out, s.dtype.size() as i128, true, &shape));
+        }
+        Step::Top(t) => {
+            let size = t.dtype.size() as i128;
+            assert!(t.k <= t.len, "{t:?}");
+            all.push(row_major(t.input, size, false, &[t.outer, t.len, t.inner]));
+            for &values in t.values.as_slice() {
+                all.push(row_major(values, size, true, &[t.outer, t.k, t.inner]));
+            }
+            all.push(row_major(t.indices, 8, true, &[t.outer, t.k, t.inner]));
+            if t.k > 1 {
+                all.push(row_major(t.scratch, 16, true, &[t.len]));
+            }
+        }
+        Step::Pick(p) => {
+            address(&p.address, &mut all);
+            all.push(pointed(&p.address, p.input, p.size.into(), false));
+            let tuples: i128 = p.address.dims.iter().map(|&d| i128::from(d)).product();
+            all.push(touch(p.out, p.size.into(), true, &[(tuples * i128::from(p.address.slice), 1)]));
+        }
+        Step::Put(p) => {
+            let size = p.dtype.size() as i128;
+            address(&p.address, &mut all);
+            let tuples: i128 = p.address.dims.iter().map(|&d| i128::from(d)).product();
+            all.push(touch(p.updates, size, false, &[(tuples * i128::from(p.address.slice), 1)]));
+            all.push(pointed(&p.address, p.out, size, true));
         }
         Step::Softmax(s) => {
             all.push(row_major(s.input, 4, false, &[s.outer, s.len, s.inner]));
@@ -260,7 +318,7 @@ pub fn touches(step: &Step) -> Vec<Touch> {
 fn calls(step: &Step) -> Option<(u32, usize)> {
     let of = |e: &Epilogue| e.program.checked_sub(1).map(|program| (program, 1 + e.operands.as_slice().len()));
     match step {
-        Step::Elt(e) => Some((e.program, e.operands.as_slice().len())),
+        Step::Elt(e) | Step::Wide(Wide { elt: e, .. }) => Some((e.program, e.operands.as_slice().len())),
         Step::Gemm(g) => of(&g.epilogue),
         Step::Conv(c) => of(&c.epilogue),
         Step::Depthwise(d) => of(&d.epilogue),
@@ -318,6 +376,8 @@ pub fn assert_inside(plan: &Plan<'_>) {
             if let Some((program, operands)) = calls(&step) {
                 let program = plan.program(program).expect("it was checked that the program exists");
                 assert_eq!(program.inputs(), operands, "{step:?}");
+                let domain = if let Step::Wide(w) = &step { w.domain } else { Domain::F32 };
+                assert!(program.code().all(|instr| instr.op.is_of(domain)), "{step:?}");
                 let mut written: Vec<u32> = (0..operands as u32).collect();
                 for instr in program.code() {
                     let read = &instr.src[..instr.op.reads()];

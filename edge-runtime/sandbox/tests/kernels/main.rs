@@ -8,6 +8,8 @@ mod bench;
 mod control;
 #[path = "../../../kernels/tests/it/elementwise.rs"]
 mod elementwise;
+#[path = "../../../kernels/tests/it/generic.rs"]
+mod generic;
 mod levels;
 #[path = "../../../kernels/tests/it/naive.rs"]
 mod naive;
@@ -15,5 +17,7 @@ mod naive;
 mod products;
 #[path = "../../../kernels/tests/it/quantized.rs"]
 mod quantized;
+#[path = "../../../kernels/tests/it/wide.rs"]
+mod wide;
 #[path = "../../../kernels/tests/it/windows.rs"]
 mod windows;

@@ -14,6 +14,7 @@ pub(super) fn non_zero(x: &Tensor) -> Vec<Tensor> {
     let (rank, elements) = (x.shape.len(), x.len());
     let found: Vec<usize> = match &x.data {
         Data::F32(v) => (0..elements).filter(|i| v[*i] != 0.0).collect(),
+        Data::F64(v) => (0..elements).filter(|i| v[*i] != 0.0).collect(),
         Data::Int(v) => (0..elements).filter(|i| v[*i] != 0).collect(),
     };
     let strides = strides(&x.shape);
@@ -35,6 +36,13 @@ pub(super) fn unique(x: &Tensor, sorted: bool) -> Vec<Tensor> {
             Data::F32(v) => {
                 let (a, b) = (v[a * len + i], v[b * len + i]);
                 a.partial_cmp(&b).unwrap_or_else(|| a.is_nan().cmp(&b.is_nan()))
+            }
+            Data::F64(v) => {
+                let (a, b) = (v[a * len + i], v[b * len + i]);
+                a.partial_cmp(&b).unwrap_or_else(|| a.is_nan().cmp(&b.is_nan()))
+            }
+            Data::Int(v) if x.dtype == DType::U64 => {
+                v[a * len + i].cast_unsigned().cmp(&v[b * len + i].cast_unsigned())
             }
             Data::Int(v) => v[a * len + i].cmp(&v[b * len + i]),
         };
@@ -66,6 +74,11 @@ pub(super) fn unique(x: &Tensor, sorted: bool) -> Vec<Tensor> {
             let mut out: Vec<f32> = leaders.iter().flat_map(|r| &v[r * len..(r + 1) * len]).copied().collect();
             out.resize(x.len(), 0.0);
             Data::F32(out)
+        }
+        Data::F64(v) => {
+            let mut out: Vec<f64> = leaders.iter().flat_map(|r| &v[r * len..(r + 1) * len]).copied().collect();
+            out.resize(x.len(), 0.0);
+            Data::F64(out)
         }
         Data::Int(v) => {
             let mut out: Vec<i64> = leaders.iter().flat_map(|r| &v[r * len..(r + 1) * len]).copied().collect();

@@ -28,7 +28,11 @@ pub(super) fn repeat(repeat: &Repeat, inputs: &[&Tensor], outputs: &[(DType, Vec
 
 fn zeros((dtype, shape): &(DType, Vec<usize>)) -> Tensor {
     let count = shape.iter().product();
-    let data = if *dtype == DType::F32 { Data::F32(vec![0.0; count]) } else { Data::Int(vec![0; count]) };
+    let data = match dtype {
+        DType::F32 | DType::F16 | DType::BF16 => Data::F32(vec![0.0; count]),
+        DType::F64 => Data::F64(vec![0.0; count]),
+        _ => Data::Int(vec![0; count]),
+    };
     Tensor { dtype: *dtype, shape: shape.clone(), data }
 }
 
@@ -38,6 +42,7 @@ fn row(tensor: &Tensor, index: usize) -> Tensor {
     let range = index * size..(index + 1) * size;
     let data = match &tensor.data {
         Data::F32(v) => Data::F32(v[range].to_vec()),
+        Data::F64(v) => Data::F64(v[range].to_vec()),
         Data::Int(v) => Data::Int(v[range].to_vec()),
     };
     Tensor { dtype: tensor.dtype, shape, data }
@@ -48,6 +53,7 @@ fn put(all: &mut Tensor, row: &Tensor, index: usize) {
     let range = index * size..(index + 1) * size;
     match (&mut all.data, &row.data) {
         (Data::F32(all), Data::F32(row)) => all[range].copy_from_slice(row),
+        (Data::F64(all), Data::F64(row)) => all[range].copy_from_slice(row),
         (Data::Int(all), Data::Int(row)) => all[range].copy_from_slice(row),
         _ => {}
     }

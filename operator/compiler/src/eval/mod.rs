@@ -1,4 +1,5 @@
-//! The reference evaluator: what each operation means, as plain scalar code in f32 with a stated order of summation.
+//! The reference evaluator: what each operation means, as plain scalar code in f32 (f64 for tensors of it) with a stated
+//! order of summation.
 //!
 //! It folds constants, makes golden outputs, and is what plans are proved against. Results do not depend on the host: only
 //! operations that IEEE 754 rounds correctly, and `libm`'s software functions for the rest.
@@ -11,6 +12,8 @@ mod elementwise;
 mod moves;
 mod reduce;
 mod window;
+
+pub(crate) use elementwise::{rounded, saturate};
 
 use std::borrow::Cow;
 
@@ -89,10 +92,10 @@ pub fn operation(op: &Op, inputs: &[&Tensor], outputs: &[(DType, Vec<usize>)]) -
             one(window::conv(inputs[0], inputs[1], inputs.get(2).copied(), window, *groups, &shape))
         }
         Op::MatMul => one(window::matmul(inputs[0], inputs[1], &shape)),
-        Op::Pool { kind, window } => one(Data::F32(window::pool(inputs[0], *kind, window, &shape))),
+        Op::Pool { kind, window } => one(window::pool(inputs[0], *kind, window, &shape)),
         Op::Reduce { kind, axes } => one(reduce::reduce(inputs[0], *kind, axes)),
         Op::ArgReduce { largest, axis, last } => one(Data::Int(reduce::arg(inputs[0], *largest, *axis, *last))),
-        Op::Softmax { axis, log } => one(Data::F32(reduce::softmax(inputs[0], *axis, *log))),
+        Op::Softmax { axis, log } => one(reduce::softmax(inputs[0], *axis, *log)),
         Op::CumSum { axis, exclusive, reverse } => one(reduce::cumsum(inputs[0], *axis, *exclusive, *reverse)),
         Op::TopK { axis, largest } => {
             let (values, indices) = reduce::top_k(inputs[0], *axis, *largest, shape[*axis]);
@@ -142,7 +145,7 @@ pub(crate) fn strides(shape: &[usize]) -> Vec<usize> {
 /// Wraps to the type, as two's complement does.
 pub(crate) const fn wrap(dtype: DType, x: i64) -> i64 {
     match dtype {
-        DType::F32 | DType::I64 => x,
+        DType::F32 | DType::F64 | DType::F16 | DType::BF16 | DType::I64 | DType::U64 => x,
         DType::Bool => (x != 0) as i64,
         DType::U8 => x as u8 as i64,
         DType::I8 => x as i8 as i64,

@@ -1,8 +1,8 @@
 //! What moves elements without computing on them (and resampling, which nearly does not).
 
-use crate::ir::{Data, PadMode, Scatter, Tensor};
+use crate::ir::{DType, Data, PadMode, Scatter, Tensor};
 
-use super::elementwise::{max, min};
+use super::elementwise::{max, max_f64, min, min_f64, rounded};
 use super::{strides, wrap};
 
 /// Walks a shape in index order and gives a linear place for each element.
@@ -57,6 +57,7 @@ pub(super) fn broadcast_offsets(from: &[usize], to: &[usize]) -> Walk {
 pub(super) fn pick(x: &Tensor, places: impl Iterator<Item = usize>) -> Data {
     match &x.data {
         Data::F32(v) => Data::F32(places.map(|i| v[i]).collect()),
+        Data::F64(v) => Data::F64(places.map(|i| v[i]).collect()),
         Data::Int(v) => Data::Int(places.map(|i| v[i]).collect()),
     }
 }
@@ -82,6 +83,7 @@ pub(super) fn concat(inputs: &[&Tensor], axis: usize) -> Data {
     }
     match inputs[0].data {
         Data::F32(_) => Data::F32(join!(floats)),
+        Data::F64(_) => Data::F64(join!(doubles)),
         Data::Int(_) => Data::Int(join!(ints)),
     }
 }
@@ -129,7 +131,11 @@ pub(super) fn pad(x: &Tensor, before: &[isize], mode: PadMode, shape: &[usize]) 
     });
     let fill = if let PadMode::Constant(fill) = mode { fill } else { 0.0 };
     match &x.data {
-        Data::F32(v) => Data::F32(places.into_iter().map(|p| p.map_or(fill as f32, |p| v[p])).collect()),
+        Data::F32(v) => {
+            let fill = rounded(x.dtype, fill as f32);
+            Data::F32(places.into_iter().map(|p| p.map_or(fill, |p| v[p])).collect())
+        }
+        Data::F64(v) => Data::F64(places.into_iter().map(|p| p.map_or(fill, |p| v[p])).collect()),
         Data::Int(v) => Data::Int(places.into_iter().map(|p| p.map_or(wrap(x.dtype, fill as i64), |p| v[p])).collect()),
     }
 }
@@ -191,21 +197,25 @@ pub(super) fn gather_nd(x: &Tensor, indices: &Tensor, batch: usize) -> Data {
 }
 
 fn scatter(x: &Tensor, updates: &Tensor, places: impl Iterator<Item = usize>, combine: Scatter) -> Data {
-    match (&x.data, &updates.data) {
-        (Data::F32(v), Data::F32(u)) => {
-            let mut out = v.clone();
-            for (place, u) in places.zip(u) {
+    macro_rules! floats {
+        ($v:expr, $u:expr, $min:ident, $max:ident) => {{
+            let mut out = $v.clone();
+            for (place, u) in places.zip($u) {
                 let o = &mut out[place];
                 *o = match combine {
                     Scatter::Set => *u,
                     Scatter::Add => *o + u,
                     Scatter::Mul => *o * u,
-                    Scatter::Min => min(*o, *u),
-                    Scatter::Max => max(*o, *u),
+                    Scatter::Min => $min(*o, *u),
+                    Scatter::Max => $max(*o, *u),
                 };
             }
-            Data::F32(out)
-        }
+            out
+        }};
+    }
+    match (&x.data, &updates.data) {
+        (Data::F32(v), Data::F32(u)) => Data::F32(floats!(v, u, min, max)),
+        (Data::F64(v), Data::F64(u)) => Data::F64(floats!(v, u, min_f64, max_f64)),
         (Data::Int(v), Data::Int(u)) => {
             let mut out = v.clone();
             for (place, u) in places.zip(u) {
@@ -214,6 +224,8 @@ fn scatter(x: &Tensor, updates: &Tensor, places: impl Iterator<Item = usize>, co
                     Scatter::Set => *u,
                     Scatter::Add => o.wrapping_add(*u),
                     Scatter::Mul => o.wrapping_mul(*u),
+                    Scatter::Min if x.dtype == DType::U64 => o.cast_unsigned().min(u.cast_unsigned()).cast_signed(),
+                    Scatter::Max if x.dtype == DType::U64 => o.cast_unsigned().max(u.cast_unsigned()).cast_signed(),
                     Scatter::Min => (*o).min(*u),
                     Scatter::Max => (*o).max(*u),
                 };
@@ -248,6 +260,12 @@ pub(super) fn resample(x: &Tensor, axis: usize, taps: usize, indices: &[u32], we
         Data::F32(v) => Data::F32(
             walk.map(|(o, y, i)| {
                 (0..taps).fold(0.0, |sum, t| sum + weights[y * taps + t] * v[place(o, y * taps + t, i)])
+            })
+            .collect(),
+        ),
+        Data::F64(v) => Data::F64(
+            walk.map(|(o, y, i)| {
+                (0..taps).fold(0.0, |sum, t| sum + f64::from(weights[y * taps + t]) * v[place(o, y * taps + t, i)])
             })
             .collect(),
         ),

@@ -2,7 +2,7 @@
 
 use crate::ir::{Data, PoolKind, Tensor, Window};
 
-use super::elementwise::max;
+use super::elementwise::{max, max_f64};
 use super::moves::broadcast_offsets;
 
 /// Positions of a window in one dimension that lie inside `0..extent`: `(place of the output, place of the input)`.
@@ -32,6 +32,11 @@ pub(super) fn conv(
             let bias = bias.map(Tensor::floats);
             let madd = |y: f32, a: f32, b: f32| y + a * b;
             Data::F32(convolve(data, weights, bias, &x.shape, window, groups, out, madd, |y, b| y + b))
+        }
+        (Data::F64(data), Data::F64(weights)) => {
+            let bias = bias.map(Tensor::doubles);
+            let madd = |y: f64, a: f64, b: f64| y + a * b;
+            Data::F64(convolve(data, weights, bias, &x.shape, window, groups, out, madd, |y, b| y + b))
         }
         (Data::Int(data), Data::Int(weights)) => {
             let bias = bias.map(Tensor::ints);
@@ -84,8 +89,31 @@ fn convolve<T: Copy + Default>(
     result
 }
 
-pub(super) fn pool(x: &Tensor, kind: PoolKind, window: &Window, out: &[usize]) -> Vec<f32> {
-    let (&[n, channels, ih, iw], &[_, _, oh, ow]) = (&x.shape[..], out) else { unreachable!("the shape rule wants 4") };
+pub(super) fn pool(x: &Tensor, kind: PoolKind, window: &Window, out: &[usize]) -> Data {
+    match &x.data {
+        Data::F64(v) => {
+            let mean = |sum: f64, count: usize| sum / count as f64;
+            Data::F64(pool_of(&x.shape, v, kind, window, out, f64::NEG_INFINITY, max_f64, mean))
+        }
+        Data::F32(_) | Data::Int(_) => {
+            let mean = |sum: f32, count: usize| sum / count as f32;
+            Data::F32(pool_of(&x.shape, x.floats(), kind, window, out, f32::NEG_INFINITY, max, mean))
+        }
+    }
+}
+
+#[allow(clippy::too_many_arguments)] // two calls
+fn pool_of<T: Copy + Default + std::ops::AddAssign>(
+    shape: &[usize],
+    data: &[T],
+    kind: PoolKind,
+    window: &Window,
+    out: &[usize],
+    lowest: T,
+    larger: impl Fn(T, T) -> T,
+    mean: impl Fn(T, usize) -> T,
+) -> Vec<T> {
+    let (&[n, channels, ih, iw], &[_, _, oh, ow]) = (shape, out) else { unreachable!("the shape rule wants 4") };
     let mut result = Vec::with_capacity(n * channels * oh * ow);
     let positions = |dim: usize, o: usize| {
         let start = (o * window.strides[dim]) as isize - window.pads[dim] as isize;
@@ -96,22 +124,22 @@ pub(super) fn pool(x: &Tensor, kind: PoolKind, window: &Window, out: &[usize]) -
         let end = (extent + window.pads[dim + 2]) as isize;
         positions(dim, o).filter(|i| *i >= -(window.pads[dim] as isize) && *i < end).count()
     };
-    for plane in x.floats().chunks_exact(ih * iw) {
+    for plane in data.chunks_exact((ih * iw).max(1)) {
         for oy in 0..oh {
             for ox in 0..ow {
-                let (mut sum, mut largest, mut count) = (0f32, f32::NEG_INFINITY, 0usize);
+                let (mut sum, mut largest, mut count) = (T::default(), lowest, 0usize);
                 for iy in positions(0, oy).filter(|i| (0..ih as isize).contains(i)) {
                     for ix in positions(1, ox).filter(|i| (0..iw as isize).contains(i)) {
                         let x = plane[iy as usize * iw + ix as usize];
                         sum += x;
-                        largest = max(largest, x);
+                        largest = larger(largest, x);
                         count += 1;
                     }
                 }
                 result.push(match kind {
                     PoolKind::Max => largest,
-                    PoolKind::Mean => sum / count as f32,
-                    PoolKind::MeanPadded => sum / (declared(0, ih, oy) * declared(1, iw, ox)) as f32,
+                    PoolKind::Mean => mean(sum, count),
+                    PoolKind::MeanPadded => mean(sum, declared(0, ih, oy) * declared(1, iw, ox)),
                 });
             }
         }
@@ -149,6 +177,7 @@ pub(super) fn matmul(a: &Tensor, b: &Tensor, shape: &[usize]) -> Data {
     }
     match (&a.data, &b.data) {
         (Data::F32(x), Data::F32(y)) => Data::F32(product!(0f32, x, y, |o: f32, l: f32, r: f32| o + l * r)),
+        (Data::F64(x), Data::F64(y)) => Data::F64(product!(0f64, x, y, |o: f64, l: f64, r: f64| o + l * r)),
         (Data::Int(x), Data::Int(y)) => {
             let sums = product!(0i64, x, y, |o: i64, l: i64, r: i64| o.wrapping_add(l.wrapping_mul(r)));
             Data::Int(sums.into_iter().map(|s| super::wrap(a.dtype, s)).collect())

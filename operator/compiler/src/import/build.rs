@@ -103,9 +103,7 @@ impl Builder {
 
     /// A scalar of this type.
     pub(crate) fn scalar(&mut self, dtype: DType, x: f64) -> ValueId {
-        let data =
-            if dtype == DType::F32 { Data::F32(vec![x as f32]) } else { Data::Int(vec![eval::wrap(dtype, x as i64)]) };
-        self.constant(Tensor { dtype, shape: Vec::new(), data })
+        self.constant(Tensor { dtype, shape: Vec::new(), data: Data::of(dtype, &[x]) })
     }
 
     /// Goes back to when the graph had so many nodes and values: the numbers of those behind come again.
@@ -232,7 +230,7 @@ impl Builder {
         match self.dtype(a) {
             DType::Bool | DType::U8 | DType::I8 | DType::U16 | DType::I16 => true,
             DType::U32 | DType::I32 | DType::I64 => small(a) || small(b),
-            DType::F32 => false,
+            DType::F32 | DType::F64 | DType::F16 | DType::BF16 | DType::U64 => false,
         }
     }
 

@@ -423,7 +423,7 @@ impl<'m> Walk<'m> {
         let skipped = run.carries.len() + usize::from(run.condition.is_some());
         let empty = |id: &ValueId| {
             let dtype = self.b.dtype(*id);
-            let data = if dtype == DType::F32 { Data::F32(Vec::new()) } else { Data::Int(Vec::new()) };
+            let data = Data::of(dtype, &[]);
             Tensor { dtype, shape: [&[0], self.b.shape(*id)].concat(), data }
         };
         let rows: Vec<Tensor> = results.iter().skip(skipped).map(empty).collect();

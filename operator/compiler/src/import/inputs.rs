@@ -165,12 +165,9 @@ impl<'m> Walk<'m> {
             ));
             return None;
         }
-        let elements = (0..count).map(|i| value.get(i).or(value.first()).copied().unwrap_or_default());
-        let data = if dtype == DType::F32 {
-            Data::F32(elements.map(|x| x as f32).collect())
-        } else {
-            Data::Int(elements.map(|x| crate::eval::wrap(dtype, x as i64)).collect())
-        };
+        let elements: Vec<f64> =
+            (0..count).map(|i| value.get(i).or(value.first()).copied().unwrap_or_default()).collect();
+        let data = Data::of(dtype, &elements);
         Some(self.b.graph.add_constant(info.name.clone(), Arc::new(Tensor { dtype, shape, data })))
     }
 }

@@ -4,15 +4,13 @@
 //! the body writes over it: carries, scans, stacked outputs, and what is captured. What a body makes for itself is made again
 //! in each round and lives as long as anything else.
 
-use std::collections::BTreeSet;
-
 use ballast_plan::At;
 use ballast_plan::control::{Block, Slide};
 use ballast_plan::step::Fill;
 
 use crate::ir::{Branch, Graph, Node, Repeat, ValueId};
 
-use super::fuse::Fusion;
+use super::fuse::{Fusion, Task};
 use super::place::{Buffer, Places};
 use super::{Gap, LowerError, Lowering, Source, Unit, refuse};
 
@@ -73,12 +71,26 @@ impl<'g> Lowering<'g> {
         }
         let mut gaps: Vec<Gap> = Vec::new();
         for task in Fusion::new(graph).tasks() {
+            if self.makes_nothing(&task) {
+                continue;
+            }
             match self.task(&task) {
                 Err(LowerError::NotLowered(more)) => gaps.extend(more),
                 other => other?,
             }
         }
         if gaps.is_empty() { Ok(()) } else { Err(LowerError::NotLowered(gaps)) }
+    }
+
+    /// All that comes of it is without elements.
+    fn makes_nothing(&self, task: &Task) -> bool {
+        let none = |id: &ValueId| self.graph.value(*id).is_empty();
+        match task {
+            Task::Product(product) => none(&product.output),
+            Task::Chain(chain) => none(&chain.output),
+            Task::Integer(integer) => none(&integer.output),
+            Task::Node(index) | Task::Lookup(index, _) => self.graph.nodes[*index].outputs.iter().all(none),
+        }
     }
 
     /// The units of a body, between what `before` and `after` do; both are called while its values have buffers.
@@ -270,22 +282,18 @@ impl<'g> Lowering<'g> {
     }
 }
 
-/// Tensors without elements.
+/// Repeats and branches that carry tensors without elements, and inputs that have none.
 fn empty(graph: &Graph) -> Vec<Gap> {
-    let mut gaps = Vec::new();
-    for value in
-        graph.nodes.iter().flat_map(|n| n.inputs.iter().chain(&n.outputs)).chain(&graph.inputs).chain(&graph.outputs)
-    {
-        if graph.value(*value).is_empty() {
-            let node = graph.value(*value).name.clone();
-            let maker = graph.nodes.iter().find(|n| n.outputs.contains(value));
-            let operator = maker.map_or("Tensor", |n| n.operator.as_str()).to_owned();
-            gaps.push(Gap { operator, node, detail: "a tensor without elements".into() });
-        }
-    }
-    let mut seen = BTreeSet::new();
-    gaps.retain(|gap| seen.insert((gap.operator.clone(), gap.node.clone())));
-    gaps
+    let nodes = graph.nodes.iter().filter(|n| !n.op.bodies().is_empty());
+    let carried = nodes.flat_map(|n| n.inputs.iter().chain(&n.outputs).map(move |id| (*id, n.operator.as_str())));
+    let inputs = graph.inputs.iter().map(|id| (*id, "Tensor"));
+    let none = carried.chain(inputs).filter(|(id, _)| graph.value(*id).is_empty());
+    none.map(|(id, operator)| Gap {
+        operator: operator.to_owned(),
+        node: graph.value(id).name.clone(),
+        detail: "a tensor without elements".into(),
+    })
+    .collect()
 }
 
 /// What is open while units become blocks.

@@ -1,7 +1,8 @@
 //! Programs over whole tensors.
 
+use ballast_plan::Domain;
 use ballast_plan::record::List;
-use ballast_plan::step::{Elt, Operand};
+use ballast_plan::step::{Elt, Operand, Wide};
 
 use crate::ir::ValueId;
 
@@ -39,6 +40,7 @@ impl Lowering<'_> {
             .find(|&i| walk.strides[i + 1] == walk.strides[0] && types[i].size() == output.dtype.size());
         let in_place = over.map(|i| sources[i]);
         let strides: Vec<_> = walk.strides[1..].to_vec();
+        let domain = program.domain;
         self.push(&sources.clone(), out, 0, move |places, _| {
             let operand = |((source, &dtype), &strides): ((&Source, _), _)| Operand {
                 at: source.at(places),
@@ -46,7 +48,8 @@ impl Lowering<'_> {
                 strides,
             };
             let operands: Vec<Operand> = sources.iter().zip(&types).zip(&strides).map(operand).collect();
-            vec![Elt { out: places.at(out), operands: List::new(&operands).unwrap_or_default(), ..step }.into()]
+            let elt = Elt { out: places.at(out), operands: List::new(&operands).unwrap_or_default(), ..step };
+            vec![if domain == Domain::F32 { elt.into() } else { Wide { domain, elt }.into() }]
         });
         if let Some(source) = in_place {
             self.last_in_place(source);

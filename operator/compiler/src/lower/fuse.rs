@@ -1,11 +1,14 @@
 //! What runs together.
 
+use ballast_plan::Domain;
+
 use crate::ir::{BinaryOp, DType, Graph, Node, Op, ValueId};
 
 use super::bytes::table_index;
 use super::integer::Integer;
-use super::program::{Program, ends_program, is_elementwise, scalar, starts_program};
+use super::program::{Program, ends_program, scalar, starts_program};
 use super::shape::broadcast;
+use super::wide::domain;
 
 /// A product or convolution with what follows it.
 #[derive(Debug, Clone)]
@@ -156,7 +159,7 @@ impl<'g> Fusion<'g> {
                 .nodes
                 .iter()
                 .enumerate()
-                .filter(|(_, n)| is_elementwise(self.graph, n))
+                .filter(|(_, n)| domain(self.graph, n).is_some())
                 .for_each(|(i, _)| grouped[i] = true);
             grouped
         };
@@ -202,7 +205,8 @@ impl<'g> Fusion<'g> {
     fn product(&self, index: usize, node: &Node, absorbed: &mut [bool]) -> Option<Product> {
         let graph = self.graph;
         let inner = *node.outputs.first()?;
-        if graph.value(inner).dtype != DType::F32 {
+        let nothing = node.inputs.iter().any(|id| graph.value(*id).is_empty());
+        if graph.value(inner).dtype != DType::F32 || nothing {
             return None;
         }
         let weights = graph.value(*node.inputs.get(1)?);
@@ -291,7 +295,7 @@ impl<'g> Fusion<'g> {
         let mut groups: Vec<Option<Vec<usize>>> = Vec::new();
         let mut group_of: Vec<Option<usize>> = vec![None; self.graph.nodes.len()];
         for (i, node) in self.graph.nodes.iter().enumerate() {
-            if absorbed[i] || !is_elementwise(self.graph, node) {
+            if absorbed[i] || domain(self.graph, node).is_none() {
                 continue;
             }
             let mut group = vec![i];
@@ -314,6 +318,7 @@ impl<'g> Fusion<'g> {
     ) -> Option<(usize, Vec<usize>)> {
         let graph = self.graph;
         let shape = &graph.value(graph.nodes[*group.last()?].outputs[0]).shape;
+        let own = domain(graph, &graph.nodes[*group.last()?]);
         for id in group.iter().flat_map(|&n| &graph.nodes[n].inputs) {
             let Some(producer) = self.producer[id.index()] else { continue };
             let Some(other) = group_of[producer] else { continue };
@@ -322,7 +327,8 @@ impl<'g> Fusion<'g> {
             let only_here = users.iter().all(|u| group.contains(u)) && !self.is_output(*id);
             let flows = !ends_program(graph, &graph.nodes[producer])
                 && !users.iter().any(|&u| starts_program(graph, &graph.nodes[u]))
-                && graph.value(*id).shape == *shape;
+                && graph.value(*id).shape == *shape
+                && domain(graph, &graph.nodes[producer]) == own;
             if !only_here || !flows || group.contains(&producer) {
                 continue;
             }
@@ -353,7 +359,7 @@ impl<'g> Fusion<'g> {
         if !fits {
             return None;
         }
-        let program = self.program(group, Some(product.inner))?;
+        let program = self.program(group, Some(product.inner)).filter(|p| p.domain == Domain::F32)?;
         let view = view(graph, &graph.nodes[product.node])?;
         let operands = program.inputs.get(1..)?;
         let walks = |id: &ValueId| {

@@ -13,6 +13,7 @@ mod bytes;
 mod control;
 mod elementwise;
 mod fuse;
+mod generic;
 mod integer;
 mod movement;
 mod peephole;
@@ -23,6 +24,7 @@ mod shape;
 #[cfg(test)]
 mod tests;
 mod weights;
+mod wide;
 mod window;
 
 use std::collections::BTreeSet;
@@ -197,14 +199,24 @@ impl<'g> Lowering<'g> {
                     }
                     // Products and chains are other tasks; one of them that comes here has a form that they do not take.
                     Op::Unary(_) | Op::Binary(_) | Op::Select | Op::Cast => Err(refuse(node, "this type of elements")),
-                    Op::Conv { .. } | Op::MatMul => Err(refuse(node, "this type of elements")),
-                    Op::ArgReduce { .. }
-                    | Op::CumSum { .. }
-                    | Op::TopK { .. }
-                    | Op::GatherElements { .. }
-                    | Op::GatherNd { .. }
-                    | Op::ScatterElements { .. }
-                    | Op::ScatterNd { .. } => Err(refuse(node, "there is no step for it yet")),
+                    Op::Conv { window, groups } => self.conv_exact(node, window, *groups),
+                    Op::MatMul => self.matmul_exact(node),
+                    Op::ArgReduce { largest, axis, last } => {
+                        self.arg_reduce(node, *largest, *axis, *last);
+                        Ok(())
+                    }
+                    Op::CumSum { axis, exclusive, reverse } => {
+                        self.cumsum(node, *axis, *exclusive, *reverse);
+                        Ok(())
+                    }
+                    Op::TopK { axis, largest } => {
+                        self.top_k(node, *axis, *largest);
+                        Ok(())
+                    }
+                    Op::GatherElements { axis } => self.gather_elements(node, *axis),
+                    Op::GatherNd { batch } => self.gather_nd(node, *batch),
+                    Op::ScatterElements { axis, combine } => self.scatter_elements(node, *axis, *combine),
+                    Op::ScatterNd { combine } => self.scatter_nd(node, *combine),
                 }
             }
         }
@@ -302,5 +314,9 @@ fn plan_type(dtype: DType) -> PlanType {
         DType::U32 => PlanType::U32,
         DType::I32 => PlanType::I32,
         DType::I64 => PlanType::I64,
+        DType::U64 => PlanType::U64,
+        DType::F16 => PlanType::F16,
+        DType::BF16 => PlanType::BF16,
+        DType::F64 => PlanType::F64,
     }
 }

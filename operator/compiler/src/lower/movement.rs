@@ -5,7 +5,7 @@ use ballast_plan::record::List;
 use ballast_plan::step::{Copy, DType as PlanType, Elt, Fill, Gather, MAX_DIMS, Operand};
 use ballast_plan::{EltInstr, EltOp};
 
-use crate::ir::{DType, Node, PadMode, ValueId, canonical};
+use crate::ir::{DType, Data, Node, PadMode, Tensor, ValueId, canonical};
 
 use super::place::Buffer;
 use super::shape::{Walk, broadcast, dense};
@@ -19,14 +19,14 @@ fn shifted(at: At, bytes: i64) -> At {
 }
 
 /// One strided copy: extents, and for both sides the first element and the strides.
-struct Move<'a> {
-    dims: &'a [usize],
-    from: (i64, Vec<i64>),
-    to: (i64, Vec<i64>),
+pub(super) struct Move<'a> {
+    pub(super) dims: &'a [usize],
+    pub(super) from: (i64, Vec<i64>),
+    pub(super) to: (i64, Vec<i64>),
 }
 
 impl Lowering<'_> {
-    fn copy(
+    pub(super) fn copy(
         &mut self,
         node: &Node,
         source: Source,
@@ -49,13 +49,27 @@ impl Lowering<'_> {
         Ok(())
     }
 
+    /// One number everywhere: a copy of a constant that repeats.
+    pub(super) fn fill(&mut self, out: Buffer, dtype: DType, n: usize, value: f64) {
+        let one = Tensor { dtype, shape: Vec::new(), data: Data::of(dtype, &[value]) };
+        let source = Source::Weights(self.weights.add(&one.to_bytes()));
+        self.copy_strided(source, out, n, dtype, 0);
+    }
+
     /// Copies `n` neighbouring elements.
     pub(super) fn copy_all(&mut self, source: Source, out: Buffer, n: usize, dtype: DType) {
+        self.copy_strided(source, out, n, dtype, 1);
+    }
+
+    fn copy_strided(&mut self, source: Source, out: Buffer, n: usize, dtype: DType, stride: i32) {
+        if n == 0 {
+            return;
+        }
+        let last = |value: i32| [0, 0, 0, 0, 0, value];
         let mut dims = [1; MAX_DIMS];
-        let mut strides = [0; MAX_DIMS];
-        (dims[MAX_DIMS - 1], strides[MAX_DIMS - 1]) = (n as u32, 1);
-        let step =
-            Copy { size: dtype.size() as u32, dims, input_strides: strides, out_strides: strides, ..Copy::default() };
+        dims[MAX_DIMS - 1] = n as u32;
+        let (size, input_strides, out_strides) = (dtype.size() as u32, last(stride), last(1));
+        let step = Copy { size, dims, input_strides, out_strides, ..Copy::default() };
         self.push(&[source], out, 0, move |places, _| {
             vec![Copy { input: source.at(places), out: places.at(out), ..step }.into()]
         });
@@ -96,6 +110,9 @@ impl Lowering<'_> {
         let mut start = 0;
         for &id in &node.inputs {
             let x = self.graph.value(id);
+            if x.is_empty() {
+                continue;
+            }
             let source = self.source(id);
             let how = Move { dims: &x.shape, from: (0, dense(&x.shape)), to: (start * strides[axis], strides.clone()) };
             self.copy(node, source, out, x.dtype, None, how)?;
@@ -127,12 +144,12 @@ impl Lowering<'_> {
             PadMode::Reflect | PadMode::Edge | PadMode::Wrap => return self.pad_from_inside(node, before, mode),
         };
         let word = match x.dtype {
-            DType::F32 => canonical(value as f32).to_bits(),
-            DType::Bool | DType::U8 | DType::I8 => u32::from_le_bytes([value as i64 as u8; 4]),
-            DType::U16 | DType::I16 => u32::from(value as i64 as u16) * 0x1_0001,
-            DType::U32 | DType::I32 => value as i64 as u32,
-            DType::I64 if value == 0.0 => 0,
-            DType::I64 => return Err(refuse(node, "padding of i64 with anything but 0")),
+            DType::F32 => Some(canonical(value as f32).to_bits()),
+            DType::Bool | DType::U8 | DType::I8 => Some(u32::from_le_bytes([value as i64 as u8; 4])),
+            DType::U16 | DType::I16 => Some(u32::from(value as i64 as u16) * 0x1_0001),
+            DType::U32 | DType::I32 => Some(value as i64 as u32),
+            DType::I64 | DType::U64 | DType::F64 if value == 0.0 && value.is_sign_positive() => Some(0),
+            DType::I64 | DType::U64 | DType::F64 | DType::F16 | DType::BF16 => None,
         };
         let (from, to) = (dense(&x.shape), dense(&y.shape));
         let (mut dims, mut first, mut at) = (Vec::new(), 0, 0);
@@ -140,17 +157,23 @@ impl Lowering<'_> {
             // Input indices that stay: those whose output index lies inside.
             let start = (-lead).max(0) as i64;
             let end = (x.shape[d] as i64).min(y.shape[d] as i64 - lead as i64);
+            // Nothing of the input is left.
             if end <= start {
-                return Err(refuse(node, "padding that cuts everything away"));
+                let out = self.target(node.outputs[0]);
+                self.fill(out, x.dtype, y.len(), value);
+                return Ok(());
             }
             dims.push((end - start) as usize);
             first += start * from[d];
             at += (start + lead as i64) * to[d];
         }
         let words = (y.len() * x.dtype.size()).div_ceil(4) as u32;
-        let fill = Fill { words, value: word, ..Fill::default() };
+        let fill = word.map(|value| Fill { words, value, ..Fill::default() });
         let (source, out) = (self.source(node.inputs[0]), self.target(node.outputs[0]));
-        self.copy(node, source, out, x.dtype, Some(fill), Move { dims: &dims, from: (first, from), to: (at, to) })
+        if fill.is_none() {
+            self.fill(out, x.dtype, y.len(), value);
+        }
+        self.copy(node, source, out, x.dtype, fill, Move { dims: &dims, from: (first, from), to: (at, to) })
     }
 
     /// Mirrors, edges and wraps pick along one axis after the other.

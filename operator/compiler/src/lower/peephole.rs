@@ -76,7 +76,8 @@ fn hard_swish(code: &[Drafted], at: usize) -> Option<Ref> {
     sixth_of(code, whole).and_then(|product| gated(product, &gate_of_six)).or_else(|| gated(whole, &gate_of_one))
 }
 
-fn drop_unused(code: &mut Vec<Drafted>) {
+/// Drops what nobody reads. The last instruction stays the result.
+pub(super) fn drop_unused(code: &mut Vec<Drafted>) {
     let mut needed = vec![false; code.len()];
     if let Some(last) = needed.last_mut() {
         *last = true;

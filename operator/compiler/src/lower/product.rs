@@ -8,8 +8,9 @@ use ballast_plan::step::{BiasOf, Conv, Depthwise, Epilogue, EpilogueOperand, Gem
 use crate::ir::{Node, Op, Tensor, ValueId, Window};
 
 use super::fuse::{self, over_view};
+use super::movement::Move;
 use super::place::Places;
-use super::shape::broadcast;
+use super::shape::{broadcast, dense as strides};
 use super::window::plan_window;
 use super::{LowerError, Lowering, Source, refuse};
 
@@ -138,6 +139,22 @@ impl Lowering<'_> {
         Ok(())
     }
 
+    /// One side of a product with one matrix, or with all `batch` of them: where both sides repeat some, they are copied.
+    fn batches(&mut self, node: &Node, side: usize, batch: usize) -> Result<Source, LowerError> {
+        let (x, y) = (self.graph.value(node.inputs[side]), self.graph.value(node.outputs[0]));
+        let source = self.source(node.inputs[side]);
+        let (lead, matrix) = x.shape.split_at(x.shape.len() - 2);
+        let many = lead.iter().product::<usize>();
+        if many == 1 || many == batch || batch == 1 {
+            return Ok(source);
+        }
+        let all = [&y.shape[..y.shape.len() - 2], matrix].concat();
+        let out = self.buffers.add((all.iter().product::<usize>() * x.dtype.size()) as u64);
+        let how = Move { dims: &all, from: (0, broadcast(&x.shape, &all)), to: (0, strides(&all)) };
+        self.copy(node, source, out, x.dtype, None, how)?;
+        Ok(Source::Buffer(out))
+    }
+
     fn matmul(&mut self, p: &fuse::Product, node: &Node) -> Result<(), LowerError> {
         let graph = self.graph;
         let (a, b) = (graph.value(node.inputs[0]), graph.value(node.inputs[1]));
@@ -159,9 +176,8 @@ impl Lowering<'_> {
         let scale = |col: usize| p.scale.as_ref().map_or(1.0, |scale| scale[col]);
         // Elements from one product to the next of a side that has as many as the batch, or one for all.
         let step_of = |shape: &[usize], one: usize| match shape[..shape.len() - 2].iter().product::<usize>() {
-            1 => Ok(0),
-            many if many == batch => Ok(one as u32),
-            _ => Err(refuse(node, "batches of which both sides repeat some")),
+            1 => 0,
+            _ => one as u32,
         };
         let dense = |row: usize, batch: u32| Matrix { row: row as u32, col: 1, batch, ..Matrix::default() };
         let packed = |at: At| Matrix { at, layout: Layout::Packed, ..Matrix::default() };
@@ -178,8 +194,8 @@ impl Lowering<'_> {
             (left, left_source) = if let (true, Some(tensor)) = (shared_left, &a.constant) {
                 (packed(self.weights.floats(pack_left(m, k, |r, c| tensor.floats()[r * k + c]))), None)
             } else {
-                let step = if batch == 1 { 0 } else { step_of(&a.shape, m * k)? };
-                (dense(k, step), Some(self.source(node.inputs[0])))
+                let step = if batch == 1 { 0 } else { step_of(&a.shape, m * k) };
+                (dense(k, step), Some(self.batches(node, 0, batch)?))
             };
             let shared_right = b.len() == k * n;
             (right, right_source) = if let (true, Some(tensor)) = (shared_right, &b.constant) {
@@ -188,7 +204,7 @@ impl Lowering<'_> {
                 if p.scale.is_some() {
                     return Err(refuse(node, "a scale of several matrices"));
                 }
-                (dense(n, step_of(&b.shape, k * n)?), Some(self.source(node.inputs[1])))
+                (dense(n, step_of(&b.shape, k * n)), Some(self.batches(node, 1, batch)?))
             };
         }
         let base = Gemm { left, right, ..base };

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use ballast_plan::elt::{MAX_CODE, MAX_INPUTS, MAX_REGISTERS};
-use ballast_plan::{EltInstr, EltOp};
+use ballast_plan::{Domain, EltInstr, EltOp};
 
 use crate::ir::{BinaryOp, DType, Graph, Node, Op, UnaryOp, ValueId, canonical};
 
-use super::peephole::shorten;
+use super::peephole::{drop_unused, shorten};
+use super::wide::{bits, domain};
 
 /// A program and what it reads.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,6 +19,8 @@ pub(super) struct Program {
     pub(super) registers: usize,
     /// Instructions.
     pub(super) code: Vec<EltInstr>,
+    /// What it computes in.
+    pub(super) domain: Domain,
 }
 
 /// What an instruction reads, before registers are given out.
@@ -32,59 +35,42 @@ pub(super) enum Ref {
 /// An instruction before registers are given out: what it does, what it reads, its immediate.
 pub(super) type Drafted = (EltOp, Vec<Ref>, f32);
 
+/// A program in the making.
 #[derive(Debug, Default)]
-struct Draft {
+pub(super) struct Draft {
     inputs: Vec<ValueId>,
     code: Vec<Drafted>,
     made: BTreeMap<ValueId, Ref>,
+    domain: Domain,
+    /// Constants of 64 bits; the immediate of their instructions is the place here.
+    wide: Vec<u64>,
 }
 
 /// Types whose every value an f32 holds exactly.
-fn is_exact(dtype: DType) -> bool {
+pub(super) fn is_exact(dtype: DType) -> bool {
     match dtype {
-        DType::F32 | DType::Bool | DType::U8 | DType::I8 | DType::U16 | DType::I16 => true,
-        DType::U32 | DType::I32 | DType::I64 => false,
+        DType::F32 | DType::F16 | DType::BF16 | DType::Bool | DType::U8 | DType::I8 | DType::U16 | DType::I16 => true,
+        DType::U32 | DType::I32 | DType::U64 | DType::I64 | DType::F64 => false,
     }
 }
 
-/// A program can carry out this node.
-pub(super) fn is_elementwise(graph: &Graph, node: &Node) -> bool {
-    let dtype = |id: &ValueId| graph.value(*id).dtype;
-    let input = node.inputs.first().map(dtype);
-    let float = input == Some(DType::F32);
-    match &node.op {
-        Op::Unary(op) => match op {
-            UnaryOp::Not => true,
-            UnaryOp::Asin | UnaryOp::Acos | UnaryOp::Atan => false,
-            _ => float,
-        },
-        Op::Binary(op) => match op {
-            BinaryOp::And | BinaryOp::Or | BinaryOp::Xor => true,
-            BinaryOp::Mod | BinaryOp::Rem => false,
-            BinaryOp::Equal | BinaryOp::Less | BinaryOp::LessOrEqual | BinaryOp::Min | BinaryOp::Max => {
-                input.is_some_and(is_exact)
-            }
-            BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul | BinaryOp::Div | BinaryOp::Pow => float,
-        },
-        Op::Select => node.outputs.first().map(dtype).is_some_and(is_exact),
-        Op::Cast => {
-            let output = node.outputs.first().map(dtype);
-            // Through a float, integers stay what they are only where it holds them all; wrapping is not what it does.
-            let wide = matches!(output, Some(DType::I32 | DType::I64)) && input.is_some_and(is_exact);
-            float || wide || matches!(output, Some(DType::F32 | DType::Bool)) || input == Some(DType::Bool)
-        }
-        _ => false,
-    }
-}
-
-/// Its result is not what an f32 register holds: it ends a program.
+/// Its result is not what a register of its domain holds: it ends a program.
 pub(super) fn ends_program(graph: &Graph, node: &Node) -> bool {
-    node.op == Op::Cast && node.outputs.iter().any(|id| !matches!(graph.value(*id).dtype, DType::F32 | DType::Bool))
+    node.op == Op::Cast && node.outputs.iter().any(|id| !stays(domain(graph, node), graph.value(*id).dtype))
 }
 
 /// Its operand must come from memory, where its type is known.
 pub(super) fn starts_program(graph: &Graph, node: &Node) -> bool {
-    node.op == Op::Cast && node.inputs.iter().any(|id| !matches!(graph.value(*id).dtype, DType::F32 | DType::Bool))
+    node.op == Op::Cast && node.inputs.iter().any(|id| !stays(domain(graph, node), graph.value(*id).dtype))
+}
+
+/// A register of the domain is a number of this type. Integers wrap within a program, too.
+fn stays(domain: Option<Domain>, dtype: DType) -> bool {
+    match domain {
+        Some(Domain::F64) => matches!(dtype, DType::F64 | DType::Bool),
+        Some(Domain::I64) => true,
+        Some(Domain::F32) | None => matches!(dtype, DType::F32 | DType::Bool),
+    }
 }
 
 /// The only element of a constant.
@@ -101,36 +87,69 @@ impl Program {
     /// The program of `nodes`, in order, the last of which gives the result. `first`, if any, is operand 0. `None` when it
     /// would have more operands, registers or instructions than a program may.
     pub(super) fn build(graph: &Graph, nodes: &[&Node], first: Option<ValueId>) -> Option<Self> {
-        let mut draft = Draft::default();
+        let mut draft = Draft { domain: domain(graph, nodes.first()?)?, ..Draft::default() };
         draft.inputs.extend(first);
-        for node in nodes {
-            let result = draft.node(graph, node)?;
+        for (i, node) in nodes.iter().enumerate() {
+            let result = match draft.domain {
+                Domain::F32 => draft.node(graph, node)?,
+                Domain::I64 => draft.integers(graph, node, i + 1 == nodes.len())?,
+                Domain::F64 => draft.doubles(graph, node)?,
+            };
             draft.made.insert(*node.outputs.first()?, result);
         }
         let result = *draft.made.get(nodes.last()?.outputs.first()?)?;
         if draft.code.len().checked_sub(1).map(Ref::Made) != Some(result) {
             draft.emit(EltOp::Move, &[result], 0.0);
         }
-        shorten(&mut draft.code);
+        match draft.domain {
+            Domain::F32 => shorten(&mut draft.code),
+            Domain::F64 | Domain::I64 => drop_unused(&mut draft.code),
+        }
         draft.registers()
     }
 }
 
 impl Draft {
-    fn emit(&mut self, op: EltOp, args: &[Ref], imm: f32) -> Ref {
+    pub(super) fn emit(&mut self, op: EltOp, args: &[Ref], imm: f32) -> Ref {
         self.code.push((op, args.to_vec(), imm));
         Ref::Made(self.code.len() - 1)
     }
 
-    fn read(&mut self, graph: &Graph, id: ValueId) -> Ref {
+    /// A constant of 64 bits.
+    pub(super) fn constant(&mut self, bits: u64) -> Ref {
+        let place = self.wide.iter().position(|known| *known == bits).unwrap_or_else(|| {
+            self.wide.push(bits);
+            self.wide.len() - 1
+        });
+        self.emit(EltOp::Const, &[], place as f32)
+    }
+
+    /// An operation with an immediate, or what it is made of in a domain that has none.
+    pub(super) fn with(&mut self, op: EltOp, x: Ref, imm: f32) -> Ref {
+        if self.domain == Domain::F32 {
+            return self.emit(op, &[x], imm);
+        }
+        let c = self.constant(f64::from(imm).to_bits());
+        match op {
+            EltOp::AddImm => self.emit(EltOp::Add, &[x, c], 0.0),
+            EltOp::RevSubImm => self.emit(EltOp::Sub, &[c, x], 0.0),
+            EltOp::RevDivImm => self.emit(EltOp::Div, &[c, x], 0.0),
+            _ => self.emit(EltOp::Mul, &[x, c], 0.0),
+        }
+    }
+
+    pub(super) fn read(&mut self, graph: &Graph, id: ValueId) -> Ref {
         if let Some(made) = self.made.get(&id) {
             return *made;
         }
         if let Some(i) = self.inputs.iter().position(|&known| known == id) {
             return Ref::Input(i);
         }
-        if let Some(value) = scalar(graph, id) {
-            let made = self.emit(EltOp::Const, &[], value);
+        let constant = match self.domain {
+            Domain::F32 => scalar(graph, id).map(|value| self.emit(EltOp::Const, &[], value)),
+            Domain::F64 | Domain::I64 => bits(graph, id, self.domain).map(|bits| self.constant(bits)),
+        };
+        if let Some(made) = constant {
             self.made.insert(id, made);
             return made;
         }
@@ -165,7 +184,7 @@ impl Draft {
         }
     }
 
-    fn unary(&mut self, op: UnaryOp, x: Ref) -> Option<Ref> {
+    pub(super) fn unary(&mut self, op: UnaryOp, x: Ref) -> Option<Ref> {
         let one = |draft: &mut Self, op| Some(draft.emit(op, &[x], 0.0));
         match op {
             UnaryOp::Neg => one(self, EltOp::Neg),
@@ -182,11 +201,11 @@ impl Draft {
             UnaryOp::Tanh => one(self, EltOp::Tanh),
             UnaryOp::Erf => one(self, EltOp::Erf),
             UnaryOp::Sigmoid => one(self, EltOp::Sigmoid),
-            UnaryOp::Reciprocal => Some(self.emit(EltOp::RevDivImm, &[x], 1.0)),
-            UnaryOp::Not => Some(self.emit(EltOp::RevSubImm, &[x], 1.0)),
+            UnaryOp::Reciprocal => Some(self.with(EltOp::RevDivImm, x, 1.0)),
+            UnaryOp::Not => Some(self.with(EltOp::RevSubImm, x, 1.0)),
             UnaryOp::IsNan => {
                 let number = self.emit(EltOp::Equal, &[x, x], 0.0);
-                Some(self.emit(EltOp::RevSubImm, &[number], 1.0))
+                Some(self.with(EltOp::RevSubImm, number, 1.0))
             }
             UnaryOp::Tan => {
                 let [sin, cos] = [EltOp::Sin, EltOp::Cos].map(|op| self.emit(op, &[x], 0.0));
@@ -194,15 +213,15 @@ impl Draft {
             }
             UnaryOp::Sinh | UnaryOp::Cosh => {
                 let up = self.emit(EltOp::Exp, &[x], 0.0);
-                let down = self.emit(EltOp::RevDivImm, &[up], 1.0);
+                let down = self.with(EltOp::RevDivImm, up, 1.0);
                 let both = self.emit(if op == UnaryOp::Sinh { EltOp::Sub } else { EltOp::Add }, &[up, down], 0.0);
-                Some(self.emit(EltOp::MulImm, &[both], 0.5))
+                Some(self.with(EltOp::MulImm, both, 0.5))
             }
             // sign(x) · ln(|x| + √(x² + 1)); ln(x + √(x² − 1)); ½ ln((1 + x) ÷ (1 − x)).
             UnaryOp::Asinh | UnaryOp::Acosh => {
                 let a = if op == UnaryOp::Asinh { self.emit(EltOp::Abs, &[x], 0.0) } else { x };
                 let square = self.emit(EltOp::Mul, &[x, x], 0.0);
-                let inner = self.emit(EltOp::AddImm, &[square], if op == UnaryOp::Asinh { 1.0 } else { -1.0 });
+                let inner = self.with(EltOp::AddImm, square, if op == UnaryOp::Asinh { 1.0 } else { -1.0 });
                 let root = self.emit(EltOp::Sqrt, &[inner], 0.0);
                 let sum = self.emit(EltOp::Add, &[a, root], 0.0);
                 let log = self.emit(EltOp::Log, &[sum], 0.0);
@@ -213,13 +232,25 @@ impl Draft {
                 Some(self.emit(EltOp::Mul, &[log, sign], 0.0))
             }
             UnaryOp::Atanh => {
-                let up = self.emit(EltOp::AddImm, &[x], 1.0);
-                let down = self.emit(EltOp::RevSubImm, &[x], 1.0);
+                let up = self.with(EltOp::AddImm, x, 1.0);
+                let down = self.with(EltOp::RevSubImm, x, 1.0);
                 let ratio = self.emit(EltOp::Div, &[up, down], 0.0);
                 let log = self.emit(EltOp::Log, &[ratio], 0.0);
-                Some(self.emit(EltOp::MulImm, &[log], 0.5))
+                Some(self.with(EltOp::MulImm, log, 0.5))
             }
-            UnaryOp::Asin | UnaryOp::Acos | UnaryOp::Atan => None,
+            UnaryOp::Atan => one(self, EltOp::Atan),
+            // 2 · atan(x ÷ (1 + √((1 − x)(1 + x)))); 2 · atan(√((1 − x) ÷ (1 + x))).
+            UnaryOp::Asin | UnaryOp::Acos => {
+                let (up, down) = (self.with(EltOp::AddImm, x, 1.0), self.with(EltOp::RevSubImm, x, 1.0));
+                let inner = self.emit(if op == UnaryOp::Asin { EltOp::Mul } else { EltOp::Div }, &[down, up], 0.0);
+                let mut half = self.emit(EltOp::Sqrt, &[inner], 0.0);
+                if op == UnaryOp::Asin {
+                    let below = self.with(EltOp::AddImm, half, 1.0);
+                    half = self.emit(EltOp::Div, &[x, below], 0.0);
+                }
+                let half = self.emit(EltOp::Atan, &[half], 0.0);
+                Some(self.with(EltOp::MulImm, half, 2.0))
+            }
         }
     }
 
@@ -276,7 +307,8 @@ impl Draft {
                 let difference = self.emit(EltOp::Sub, &[x, y], 0.0);
                 return Some(self.emit(EltOp::Abs, &[difference], 0.0));
             }
-            BinaryOp::Mod | BinaryOp::Rem => return None,
+            BinaryOp::Rem => EltOp::Rem,
+            BinaryOp::Mod | BinaryOp::ShiftLeft | BinaryOp::ShiftRight => return None,
         };
         Some(self.emit(op, &[x, y], 0.0))
     }
@@ -310,8 +342,13 @@ impl Draft {
             let dst = (self.inputs.len()..MAX_REGISTERS).find(|&r| free(&holder[r]))?;
             (holder[dst], register[at]) = (Some(at), dst);
             registers = registers.max(dst + 1);
-            code.push(EltInstr { op: *op, dst: dst as u32, src, imm: canonical(*imm) });
+            let mut imm = canonical(*imm);
+            if self.domain != Domain::F32 && *op == EltOp::Const {
+                let bits = self.wide.get(imm as usize).copied().unwrap_or_default();
+                (src[0], src[1], imm) = (bits as u32, (bits >> 32) as u32, 0.0);
+            }
+            code.push(EltInstr { op: *op, dst: dst as u32, src, imm });
         }
-        Some(Program { inputs: self.inputs, registers, code })
+        Some(Program { inputs: self.inputs, registers, code, domain: self.domain })
     }
 }

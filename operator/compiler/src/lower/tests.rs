@@ -3,6 +3,8 @@
 
 mod bounded;
 mod control;
+mod generic;
+mod integers;
 mod swish;
 
 use std::sync::Arc;
@@ -125,6 +127,15 @@ impl Net {
                 let data = self.random(shape.iter().product());
                 match dtype {
                     DType::F32 => Tensor::f32(shape, data.iter().map(|v| v * 2.0).collect()),
+                    DType::F16 | DType::BF16 | DType::F64 => {
+                        let data: Vec<f64> = data.iter().map(|v| f64::from(*v) * 2.0).collect();
+                        Tensor { dtype, shape, data: Data::of(dtype, &data) }
+                    }
+                    // All bits of them.
+                    DType::I8 | DType::I16 | DType::I32 | DType::I64 | DType::U32 | DType::U64 => {
+                        let wide = |v: &f32| (f64::from(*v) * 3e19) as i64 ^ i64::from(v.to_bits()) << 7;
+                        Tensor::int(dtype, shape, data.iter().map(|v| crate::eval::wrap(dtype, wide(v))).collect())
+                    }
                     DType::Bool => Tensor::int(dtype, shape, data.iter().map(|v| i64::from(*v > 0.0)).collect()),
                     _ => Tensor::int(dtype, shape, data.iter().map(|v| (v * 100.0).abs() as i64).collect()),
                 }
@@ -166,6 +177,12 @@ fn compare(got: &Tensor, want: &Tensor, what: &str) {
         (Data::F32(got), Data::F32(want)) => {
             for (i, (&g, &w)) in got.iter().zip(want).enumerate() {
                 let same = g == w || g.is_nan() && w.is_nan() || (g - w).abs() <= 1e-4 + 1e-4 * w.abs();
+                assert!(same, "{what}: element {i} is {g}, not {w}");
+            }
+        }
+        (Data::F64(got), Data::F64(want)) => {
+            for (i, (&g, &w)) in got.iter().zip(want).enumerate() {
+                let same = g == w || g.is_nan() && w.is_nan() || (g - w).abs() <= 1e-12 + 1e-12 * w.abs();
                 assert!(same, "{what}: element {i} is {g}, not {w}");
             }
         }
@@ -403,17 +420,6 @@ fn the_arena_is_no_larger_than_what_lives_at_once() {
     let image = 8 * 32 * 32 * 4;
     let scratch = 8 * 34 * 34 * 4 + 128 * 72 * 4;
     assert!(lowered.arena_bytes <= 2 * image + scratch + 1024, "{} bytes", lowered.arena_bytes);
-}
-
-#[test]
-fn what_has_no_step_is_refused_by_name() {
-    let mut net = Net::default();
-    let x = net.input(DType::F32, &[4, 6]);
-    let y = net.add(Op::CumSum { axis: 0, exclusive: false, reverse: false }, &[x]);
-    net.graph.outputs = vec![y];
-    net.graph.output_names = vec!["y".into()];
-    let error = lower(&net.graph, &target()).expect_err("no step");
-    assert!(error.to_string().contains("CumSum") && error.to_string().contains("node0"), "{error}");
 }
 
 /// The steps by name, for messages.

@@ -26,7 +26,7 @@ pub(super) fn plan_window(w: &Window, [ih, iw]: [usize; 2], [oh, ow]: [usize; 2]
     window.is_sane().then_some(window)
 }
 
-fn plan_kind(kind: ReduceKind) -> step::ReduceKind {
+pub(super) fn plan_kind(kind: ReduceKind) -> step::ReduceKind {
     match kind {
         ReduceKind::Sum => step::ReduceKind::Sum,
         ReduceKind::Mean => step::ReduceKind::Mean,
@@ -73,8 +73,8 @@ impl Lowering<'_> {
     /// One step for each run of neighbouring axes, the last one first.
     pub(super) fn reduce(&mut self, node: &Node, kind: ReduceKind, axes: &[usize]) -> Result<(), LowerError> {
         let x = self.graph.value(node.inputs[0]);
-        if x.dtype != DType::F32 {
-            return Err(refuse(node, format!("a reduction of {}", x.dtype)));
+        if x.dtype != DType::F32 || x.is_empty() {
+            return self.reduce_exact(node, kind, axes);
         }
         let mut shape = x.shape.clone();
         let mut source = self.source(node.inputs[0]);

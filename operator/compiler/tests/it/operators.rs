@@ -96,10 +96,8 @@ fn values_that_nothing_needs_are_dropped() {
 }
 
 #[test]
-fn the_best_of_one_is_the_first_and_compiles_where_it_is_exact() {
-    for (operator, data_type, compiles) in
-        [("ArgMax", 1, true), ("ArgMin", 1, true), ("ArgMax", 3, true), ("ArgMax", 7, false)]
-    {
+fn the_best_of_one_is_the_first_and_compiles_for_every_type() {
+    for (operator, data_type) in [("ArgMax", 1), ("ArgMin", 1), ("ArgMax", 3), ("ArgMax", 7)] {
         for extent in [1usize, 3] {
             let model = Graph {
                 nodes: vec![node(operator, &["x"], &["y"], &[int_attribute("axis", 1)])],
@@ -113,7 +111,7 @@ fn the_best_of_one_is_the_first_and_compiles_where_it_is_exact() {
             let y = eval::evaluate(&graph, &[x]).expect("it runs").remove(0);
             assert_eq!((&y.shape[..], y.ints()), (&[2, 1][..], &[0, 0][..]));
             let lowered = lower::lower(&graph, &super::target());
-            assert_eq!(lowered.is_ok(), compiles, "{operator} of {dtype:?} over {extent}: {lowered:?}");
+            assert!(lowered.is_ok(), "{operator} of {dtype:?} over {extent}: {lowered:?}");
         }
     }
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use ballast_bundle::{DataType, TensorSpec};
+use ballast_bundle::{DataType, TensorSpec, half};
 use clap::{Parser, ValueEnum};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
@@ -76,6 +76,8 @@ fn datatype<'de, D: Deserializer<'de>>(d: D) -> Result<Option<DataType>, D::Erro
         "int64" | "i64" => DataType::Int64,
         "fp32" | "float32" | "float" | "f32" => DataType::Fp32,
         "fp64" | "float64" | "double" | "f64" => DataType::Fp64,
+        "fp16" | "float16" | "half" | "f16" => DataType::Fp16,
+        "bf16" | "bfloat16" => DataType::Bf16,
         _ => return Err(D::Error::custom(format!("dtype {name:?}: write FP32, INT64, … or float32, int64, …"))),
     }))
 }
@@ -196,6 +198,8 @@ fn random(seed: u64, spec: &TensorSpec) -> Vec<u8> {
         match spec.datatype {
             DataType::Fp32 => out.extend((real as f32).to_le_bytes()),
             DataType::Fp64 => out.extend(real.to_le_bytes()),
+            DataType::Fp16 => out.extend(half::to_fp16(real as f32).to_le_bytes()),
+            DataType::Bf16 => out.extend(half::to_bf16(real as f32).to_le_bytes()),
             DataType::Bool => out.push((r & 1) as u8),
             other => out.extend(whole.to_le_bytes().iter().take(other.size())),
         }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
-use ballast_bundle::{DataType, TensorSpec};
+use ballast_bundle::{DataType, TensorSpec, half};
 
 /// Times of one side.
 #[derive(Default)]
@@ -94,6 +94,8 @@ fn real(datatype: DataType, bytes: &[u8]) -> Option<f64> {
     match datatype {
         DataType::Fp32 => Some(f64::from(f32::from_le_bytes(bytes.try_into().ok()?))),
         DataType::Fp64 => Some(f64::from_le_bytes(bytes.try_into().ok()?)),
+        DataType::Fp16 => Some(half::from_fp16(u16::from_le_bytes(bytes.try_into().ok()?)).into()),
+        DataType::Bf16 => Some(half::from_bf16(u16::from_le_bytes(bytes.try_into().ok()?)).into()),
         _ => None,
     }
 }

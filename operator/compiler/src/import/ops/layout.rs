@@ -261,6 +261,7 @@ pub(super) fn space_to_depth(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
 pub(super) fn number(tensor: &Tensor) -> Option<f64> {
     match &tensor.data {
         Data::F32(v) => v.first().map(|x| f64::from(*x)),
+        Data::F64(v) => v.first().copied(),
         Data::Int(v) => v.first().map(|x| *x as f64),
     }
 }

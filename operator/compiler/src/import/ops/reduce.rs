@@ -78,29 +78,9 @@ pub(super) fn arg(call: &mut Call<'_, '_>, largest: bool) -> Result<Vec<ValueId>
     Ok(vec![finish(call, y, &[axis])?])
 }
 
-/// The index of the best element. Numbers that f32 holds exactly are compared with the best one, and the first (or last) index
-/// that is not worse is taken: steps that every plan has.
+/// The index of the best element.
 pub(super) fn best_index(b: &mut Builder, x: ValueId, largest: bool, axis: usize, last: bool) -> Result<ValueId> {
-    let len = b.shape(x).get(axis).copied().unwrap_or(0);
-    let exact = match b.dtype(x) {
-        DType::F32 | DType::Bool | DType::U8 | DType::I8 | DType::U16 | DType::I16 => true,
-        DType::U32 | DType::I32 | DType::I64 => false,
-    };
-    if !exact || b.known(x).is_some() || len >= 1 << 24 {
-        return b.one(Op::ArgReduce { largest, axis, last }, &[x], None);
-    }
-    let rank = b.rank(x);
-    let x = b.cast(x, DType::F32)?;
-    let kind = if largest { ReduceKind::Max } else { ReduceKind::Min };
-    let best = b.one(Op::Reduce { kind, axes: vec![axis] }, &[x], None)?;
-    let worse = if largest { b.binary(BinaryOp::Less, x, best)? } else { b.binary(BinaryOp::Less, best, x)? };
-    let numbers = b.constant(crate::ir::Tensor::f32(vec![len], (0..len).map(|i| i as f32).collect()));
-    let numbers = b.along(numbers, axis, rank)?;
-    let none = b.scalar(DType::F32, if last { -1.0 } else { len as f64 });
-    let index = b.select(worse, none, numbers)?;
-    let kind = if last { ReduceKind::Max } else { ReduceKind::Min };
-    let index = b.one(Op::Reduce { kind, axes: vec![axis] }, &[index], None)?;
-    b.cast(index, DType::I64)
+    b.one(Op::ArgReduce { largest, axis, last }, &[x], None)
 }
 
 /// Before operator set 13 everything from `axis` on is one row.

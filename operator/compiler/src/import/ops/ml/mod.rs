@@ -72,6 +72,7 @@ fn tensor_numbers(call: &Call<'_, '_>, name: &str) -> Result<Option<Vec<f64>>> {
 fn as_f64(data: &Data) -> Vec<f64> {
     match data {
         Data::F32(v) => v.iter().map(|x| f64::from(*x)).collect(),
+        Data::F64(v) => v.clone(),
         Data::Int(v) => v.iter().map(|x| *x as f64).collect(),
     }
 }
