@@ -4,9 +4,6 @@ Run by `cargo xtask test`. Models are written here as text; nothing is downloade
 something is not compiled, or a plan grows with the number of rounds.
 """
 
-import json
-import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -17,8 +14,7 @@ import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper, parser
 from safetensors.numpy import save_file
 
-ROOT = Path(__file__).resolve().parents[2]
-CARGO = os.environ.get("CARGO", "cargo")
+import cases
 
 ONE = "one = Constant <value_float = 1.0> ()"
 BRANCH = """
@@ -184,12 +180,10 @@ def main():
     with tempfile.TemporaryDirectory() as directory:
         for name, model, shape in models():
             write(Path(directory), name, model, shape)
-        command = [CARGO, "run", "--quiet", "--package", "ballast-compiler", "--example", "conformance", "--", directory]
-        output = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
-    results = [json.loads(line) for line in output.splitlines()]
-    wrong = [r for r in results if not r["evaluated"] or not r["executed"]]
+        results = cases.run(directory)["cases"]
+    wrong = [r for r in results if r["outcome"]["result"] != "passed"]
     for result in wrong:
-        print(f"FAILED {result['case']}: {result['message']}")
+        print(f"FAILED {result['case']}: {cases.told(result['outcome'])}")
     print(f"{len(results)} models with control flow: {len(results) - len(wrong)} right")
     sys.exit(1 if wrong or not results else 0)
 

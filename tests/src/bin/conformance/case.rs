@@ -17,7 +17,7 @@ pub struct Case {
     pub about: About,
 }
 
-/// `case.json`.
+/// `case.json`, which may be left out.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct About {
@@ -30,12 +30,22 @@ pub struct About {
     pub relative: f64,
 }
 
+impl About {
+    /// Of a model as users have them: compared as verdicts do.
+    fn of(name: &str) -> Self {
+        Self { operator: name.to_owned(), operators: vec![name.to_owned()], absolute: 1e-4, relative: 1e-3 }
+    }
+}
+
 impl Case {
     pub fn open(folder: &Path) -> Result<Self> {
         let name = folder.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         let path = folder.join("case.json");
-        let text = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-        let about = serde_json::from_str(&text).with_context(|| format!("reading {}", path.display()))?;
+        let about = match std::fs::read_to_string(&path) {
+            Ok(text) => serde_json::from_str(&text).with_context(|| format!("reading {}", path.display()))?,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => About::of(&name),
+            Err(e) => return Err(e).with_context(|| format!("reading {}", path.display())),
+        };
         Ok(Self { name, folder: folder.to_owned(), about })
     }
 

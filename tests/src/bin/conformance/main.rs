@@ -1,7 +1,7 @@
 //! Models with known answers through compiler and sandbox: `cargo xtask conformance`, `differential` and the real models' checks.
 //!
-//! Each folder given holds `model.onnx`, `golden.safetensors` (`inputs/NAME`, `outputs/NAME`, one or more vectors stacked) and
-//! `case.json`. Each is compiled as for a release (census, import, the reference evaluator on the vectors, lowering, proof)
+//! Each folder given holds `model.onnx`, `golden.safetensors` (`inputs/NAME`, `outputs/NAME`, one or more vectors stacked) and,
+//! where tolerances are the case's own, `case.json`. Each is compiled as for a release (census, import, the reference evaluator on the vectors, lowering, proof)
 //! and run in the sandbox; every output is compared with what is expected. The last line is
 //! `passed N, unsupported N, wrong N`: *unsupported* is what the compiler's census refused by name before it lowered anything,
 //! *wrong* is everything else that did not give the expected answers, a panic and a hang included.
