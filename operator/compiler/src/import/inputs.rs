@@ -7,7 +7,7 @@ use crate::InputOverride;
 use crate::ir::{DType, Data, Tensor, Value};
 use crate::onnx::{self, Dimension, ValueInfo};
 
-use super::{OpenInput, Scope, Walk};
+use super::{OpenInput, Scope, Walk, tensor};
 
 /// Most inputs and most outputs, as the plan format has it.
 pub(super) const MAX_TENSORS: usize = 64;
@@ -38,7 +38,7 @@ impl<'m> Walk<'m> {
             };
             let id = self.shape(info, given(info), &named).and_then(|shape| {
                 match given(info).and_then(|o| o.value.as_ref()) {
-                    Some(value) => self.fixed(info, dtype, shape, value),
+                    Some(value) => self.fixed(info, tensor::computed(dtype), shape, value),
                     None => {
                         if shape.contains(&0) {
                             self.findings.types.insert(format!("input {:?} has a dimension of 0", info.name));
@@ -47,7 +47,9 @@ impl<'m> Walk<'m> {
                         let value = Value { name: info.name.clone(), dtype, shape, constant: None };
                         let id = self.b.graph.add_value(value);
                         self.b.graph.inputs.push(id);
-                        Some(id)
+                        // Halves are stored only.
+                        (self.b.label, self.b.operator) = (info.name.clone(), "Cast".to_owned());
+                        self.b.cast(id, tensor::computed(dtype)).ok()
                     }
                 }
             });

@@ -76,6 +76,7 @@ pub fn import(bytes: &[u8], overrides: &[InputOverride], deny: &[String]) -> Res
         deny,
         findings,
         notes: Vec::new(),
+        single: BTreeSet::new(),
         walked: 0,
     };
     let mut scopes = vec![Scope::default()];
@@ -92,7 +93,11 @@ pub fn import(bytes: &[u8], overrides: &[InputOverride], deny: &[String]) -> Res
     if !whole {
         walk.findings.merge(counted);
     }
-    let Walk { mut b, findings, notes, .. } = walk;
+    let Walk { mut b, findings, mut notes, single, .. } = walk;
+    if !single.is_empty() {
+        let names: Vec<_> = single.into_iter().collect();
+        notes.push(format!("{} of FP64 tensors is computed in FP32", names.join(", ")));
+    }
     if !findings.is_empty() {
         return Err(Box::new(findings));
     }
@@ -104,6 +109,29 @@ pub fn import(bytes: &[u8], overrides: &[InputOverride], deny: &[String]) -> Res
 /// model's findings say.
 pub fn knows(domain: &str, operator: &str) -> bool {
     ops::handler(domain, operator).is_some()
+}
+
+/// A node of f64 that is computed in f32, because there is no other way: its inputs are cast to it, and what it makes back.
+fn in_single(
+    call: &mut Call<'_, '_>,
+    handler: ops::Plain,
+    inputs: Vec<Option<ValueId>>,
+) -> build::Result<Vec<ValueId>> {
+    call.inputs = inputs;
+    for i in 0..call.inputs.len() {
+        if let Some(id) = call.inputs[i]
+            && call.b.dtype(id) == DType::F64
+        {
+            call.inputs[i] = Some(call.b.cast(id, DType::F32)?);
+        }
+    }
+    let mut outputs = handler(call)?;
+    for id in &mut outputs {
+        if call.b.dtype(*id) == DType::F32 {
+            *id = call.b.cast(*id, DType::F64)?;
+        }
+    }
+    Ok(outputs)
 }
 
 /// By domain and name.
@@ -120,6 +148,8 @@ struct Walk<'m> {
     deny: &'m [String],
     findings: Findings,
     notes: Vec<String>,
+    /// Operators whose f64 is computed in f32.
+    single: BTreeSet<String>,
     walked: usize,
 }
 
@@ -282,8 +312,20 @@ impl<'m> Walk<'m> {
         }
         let result = match handler {
             ops::Handler::Plain(handler) => {
+                let doubles = inputs.iter().flatten().any(|id| self.b.dtype(*id) == DType::F64);
+                let kept = doubles.then(|| inputs.clone());
                 let mut call = Call { b: &mut self.b, node, given, inputs, opset: self.opset };
-                handler(&mut call).map(|ids| ids.into_iter().map(Some).collect())
+                let result = match (handler(&mut call), kept) {
+                    (Err(problem), Some(inputs)) => match in_single(&mut call, handler, inputs) {
+                        Ok(ids) => {
+                            self.single.insert(node.operator());
+                            Ok(ids)
+                        }
+                        Err(_) => Err(problem),
+                    },
+                    (result, _) => result,
+                };
+                result.map(|ids| ids.into_iter().map(Some).collect())
             }
             ops::Handler::If | ops::Handler::Loop | ops::Handler::Scan | ops::Handler::SequenceMap => {
                 self.control(&handler, control::Place { node, given, inputs, depth }, scopes)
@@ -348,6 +390,7 @@ impl<'m> Walk<'m> {
                     ));
                 }
                 Some(Some(id)) => {
+                    let id = &self.as_declared(output, *id);
                     self.b.graph.outputs.push(*id);
                     self.b.graph.output_names.push(output.name.clone());
                     if self.b.graph.value(*id).is_empty() {
@@ -383,10 +426,22 @@ impl<'m> Walk<'m> {
         self.notes.push(note);
     }
 
+    /// An output in the type that the model declares, where that is stored otherwise than computed.
+    fn as_declared(&mut self, output: &onnx::ValueInfo, id: ValueId) -> ValueId {
+        let found = self.b.dtype(id);
+        match tensor::stored(output.data_type) {
+            Some(wanted) if wanted != found && tensor::computed(wanted) == DType::F32 && found == DType::F32 => {
+                (self.b.label, self.b.operator) = (output.name.clone(), "Cast".to_owned());
+                self.b.cast(id, wanted).unwrap_or(id)
+            }
+            _ => id,
+        }
+    }
+
     /// The type of an input's elements.
     fn element_type(&mut self, info: &onnx::ValueInfo) -> Option<DType> {
         let (name, data_type) = (&info.name, info.data_type);
-        let found = tensor::dtype(data_type);
+        let found = tensor::stored(data_type);
         match found {
             None => {
                 let advice = match info.kind {
@@ -409,8 +464,11 @@ impl<'m> Walk<'m> {
                 };
                 self.findings.types.insert(format!("input {name:?} is {what}{advice}"));
             }
-            Some(_) if matches!(data_type, 10 | 11 | 16) => {
-                self.note(format!("input {name:?} is {} in the model and FP32 here", tensor::type_name(data_type)));
+            Some(DType::F16 | DType::BF16) => {
+                self.note(format!(
+                    "input {name:?} is {}, what is made of it is computed in FP32",
+                    tensor::type_name(data_type)
+                ));
             }
             Some(_) => {}
         }

@@ -1,12 +1,14 @@
 //! Constants as they lie in the file, turned into tensors.
 
+use ballast_bundle::half;
+
 use crate::ir::{DType, Data, Tensor};
 use crate::onnx;
 
-/// What a `TensorProto.DataType` becomes. The halves and doubles of a model are computed in f32.
-pub(crate) const fn dtype(data_type: i32) -> Option<DType> {
+/// The type that elements of a `TensorProto.DataType` are stored in.
+pub(crate) const fn stored(data_type: i32) -> Option<DType> {
     Some(match data_type {
-        1 | 10 | 11 | 16 => DType::F32,
+        1 => DType::F32,
         2 => DType::U8,
         3 => DType::I8,
         4 => DType::U16,
@@ -14,9 +16,29 @@ pub(crate) const fn dtype(data_type: i32) -> Option<DType> {
         6 => DType::I32,
         7 => DType::I64,
         9 => DType::Bool,
+        10 => DType::F16,
+        11 => DType::F64,
         12 => DType::U32,
+        13 => DType::U64,
+        16 => DType::BF16,
         _ => return None,
     })
+}
+
+/// The type that they are computed in: halves are numbers of f32 wherever they are not stored.
+pub(crate) const fn dtype(data_type: i32) -> Option<DType> {
+    match stored(data_type) {
+        Some(dtype) => Some(computed(dtype)),
+        None => None,
+    }
+}
+
+/// The type that a stored one is computed in.
+pub(crate) const fn computed(dtype: DType) -> DType {
+    match dtype {
+        DType::F16 | DType::BF16 => DType::F32,
+        other => other,
+    }
 }
 
 /// ONNX's name of a `TensorProto.DataType`.
@@ -53,25 +75,6 @@ pub(crate) fn type_name(data_type: i32) -> String {
         .map_or_else(|| format!("type {data_type}"), |n| (*n).to_owned())
 }
 
-/// IEEE 754 half precision.
-fn half(bits: u16) -> f32 {
-    let sign = u32::from(bits >> 15) << 31;
-    let (exponent, fraction) = (u32::from(bits >> 10 & 0x1f), u32::from(bits & 0x3ff));
-    match exponent {
-        // Zero and subnormals: fraction · 2⁻²⁴, exact in f32.
-        0 => {
-            let x = fraction as f32 / 16_777_216.0;
-            if sign == 0 { x } else { -x }
-        }
-        31 => f32::from_bits(sign | 0x7f80_0000 | fraction << 13),
-        _ => f32::from_bits(sign | (exponent + 112) << 23 | fraction << 13),
-    }
-}
-
-fn bfloat(bits: u16) -> f32 {
-    f32::from_bits(u32::from(bits) << 16)
-}
-
 /// The tensor, or why it cannot be used.
 pub(crate) fn tensor(proto: &onnx::Tensor<'_>) -> Result<Tensor, String> {
     if let Some(external) = &proto.external {
@@ -91,17 +94,16 @@ pub(crate) fn tensor(proto: &onnx::Tensor<'_>) -> Result<Tensor, String> {
     let wrong = |found: usize| format!("its shape {shape:?} asks for {count} elements, the file has {found}");
     let data = match (proto.raw, proto.data_type) {
         (Some(raw), 10 | 16) => {
-            let convert = if proto.data_type == 10 { half } else { bfloat };
+            let convert = if proto.data_type == 10 { half::from_fp16 } else { half::from_bf16 };
             Data::F32(raw.as_chunks::<2>().0.iter().map(|c| convert(u16::from_le_bytes(*c))).collect())
         }
-        (Some(raw), 11) => Data::F32(raw.as_chunks::<8>().0.iter().map(|c| f64::from_le_bytes(*c) as f32).collect()),
         (Some(raw), _) => {
             return Tensor::from_bytes(dtype, shape.clone(), raw).ok_or_else(|| wrong(raw.len() / dtype.size()));
         }
         (None, 1) => Data::F32(proto.floats.clone()),
-        (None, 10) => Data::F32(proto.ints.iter().map(|x| half(*x as u16)).collect()),
-        (None, 16) => Data::F32(proto.ints.iter().map(|x| bfloat(*x as u16)).collect()),
-        (None, 11) => Data::F32(proto.doubles.iter().map(|x| *x as f32).collect()),
+        (None, 10) => Data::F32(proto.ints.iter().map(|x| half::from_fp16(*x as u16)).collect()),
+        (None, 16) => Data::F32(proto.ints.iter().map(|x| half::from_bf16(*x as u16)).collect()),
+        (None, 11) => Data::F64(proto.doubles.clone()),
         (None, _) => Data::Int(proto.ints.iter().map(|x| crate::eval::wrap(dtype, *x)).collect()),
     };
     let tensor = Tensor { dtype, shape: shape.clone(), data };

@@ -110,9 +110,11 @@ pub(super) fn clip(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
 
 pub(super) fn cast(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
     let to = call.int("to", 0) as i32;
-    let Some(dtype) = tensor::dtype(to) else { return unsupported(format!("a cast to {}", tensor::type_name(to))) };
+    let Some(dtype) = tensor::stored(to) else { return unsupported(format!("a cast to {}", tensor::type_name(to))) };
     let x = call.input(0)?;
-    Ok(vec![call.b.cast(x, dtype)?])
+    // A half loses what it cannot hold, and goes on as a number of f32.
+    let x = call.b.cast(x, dtype)?;
+    Ok(vec![call.b.cast(x, tensor::computed(dtype))?])
 }
 
 pub(super) fn cast_like(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {

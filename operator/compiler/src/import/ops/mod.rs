@@ -29,7 +29,7 @@ use super::build::Result;
 use super::call::Call;
 
 /// Turns a node into IR; gives the values of its outputs.
-type Plain = fn(&mut Call<'_, '_>) -> Result<Vec<ValueId>>;
+pub(super) type Plain = fn(&mut Call<'_, '_>) -> Result<Vec<ValueId>>;
 
 /// How an operator is imported.
 pub(super) enum Handler {
