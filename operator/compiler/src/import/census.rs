@@ -73,14 +73,18 @@ pub fn nearest(domain: &str, operator: &str) -> Option<String> {
     {
         return Some(advice.to_owned());
     }
-    let advice =
-        match operator {
-            "RandomNormal" | "RandomUniform" | "RandomNormalLike" | "RandomUniformLike" | "Multinomial"
-            | "Bernoulli" => "answers must be reproducible; make the random numbers an input",
-            "ImageDecoder" | "StringNormalizer" | "TfIdfVectorizer" | "StringSplit" | "StringConcat"
-            | "RegexFullMatch" => "do it before the request",
-            _ if !domain.is_empty() => "it is not one of ONNX's own operators; export without runtime-specific fusion",
-            _ => return None,
-        };
+    let advice = match operator {
+        "RandomNormal" | "RandomUniform" | "RandomNormalLike" | "RandomUniformLike" | "Multinomial" | "Bernoulli" => {
+            "answers must be reproducible; make the random numbers an input"
+        }
+        "ImageDecoder" | "StringNormalizer" | "StringSplit" | "StringConcat" | "RegexFullMatch" => {
+            "do it before the request"
+        }
+        "Adam" | "Adagrad" | "Momentum" | "Gradient" if domain.ends_with(".training") => {
+            "it is a step of training; export the model for inference"
+        }
+        _ if !domain.is_empty() => "it is not one of ONNX's own operators; export without runtime-specific fusion",
+        _ => return None,
+    };
     Some(advice.to_owned())
 }

@@ -74,13 +74,14 @@ impl<'m> Walk<'m> {
             Handler::If => self.choose(&place, scopes),
             Handler::Loop => self.counted(&place, scopes),
             Handler::SequenceMap => self.each(&place, scopes),
+            Handler::FlexAttention => self.flex(&place, scopes),
             Handler::Scan | Handler::Plain(_) => self.scan(&place, scopes),
         };
         (self.b.label, self.b.operator) = (label, operator);
         results
     }
 
-    fn call<'c>(&'c mut self, place: &'c Place<'_, 'm>) -> Call<'c, 'm> {
+    pub(super) fn call<'c>(&'c mut self, place: &'c Place<'_, 'm>) -> Call<'c, 'm> {
         let inputs = place.inputs.clone();
         Call { b: &mut self.b, node: place.node, given: place.given, inputs, opset: self.opset }
     }
@@ -91,7 +92,7 @@ impl<'m> Walk<'m> {
     }
 
     /// A body in a scope of its own, given these arguments.
-    fn walk_body(
+    pub(super) fn walk_body(
         &mut self,
         graph: &'m onnx::Graph<'m>,
         arguments: &[ValueId],

@@ -10,6 +10,7 @@ mod census;
 mod control;
 mod counted;
 mod findings;
+mod flex;
 mod inputs;
 mod ops;
 mod prune;
@@ -327,7 +328,11 @@ impl<'m> Walk<'m> {
                 };
                 result.map(|ids| ids.into_iter().map(Some).collect())
             }
-            ops::Handler::If | ops::Handler::Loop | ops::Handler::Scan | ops::Handler::SequenceMap => {
+            ops::Handler::If
+            | ops::Handler::Loop
+            | ops::Handler::Scan
+            | ops::Handler::SequenceMap
+            | ops::Handler::FlexAttention => {
                 self.control(&handler, control::Place { node, given, inputs, depth }, scopes)
             }
         };

@@ -221,3 +221,170 @@ fn a_recurrence_that_is_too_long_is_refused() {
     let why = one("LinearAttention", &["q", "k", "v"], shapes, 2, &attributes).refusal();
     assert!(why.contains("4096 steps"), "{why}");
 }
+
+fn integers(name: &str, dims: &[i64], values: &[i64]) -> Vec<u8> {
+    let raw: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+    let dims: Vec<u8> = dims.iter().flat_map(|d| int(1, *d)).collect();
+    [dims, int(2, INT64), part(8, name), part(9, raw)].concat()
+}
+
+/// An image of two pixels, read between, beside and far outside of them.
+#[test]
+fn a_grid_reads_outside_of_its_image_as_it_is_told() {
+    let shapes: &[(&str, i64, &[usize])] = &[("x", FLOAT, &[1, 1, 1, 2]), ("g", FLOAT, &[1, 1, 4, 2])];
+    let x = Tensor::f32(vec![1, 1, 1, 2], vec![10.0, 20.0]);
+    let grid = Tensor::f32(vec![1, 1, 4, 2], vec![-1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 3.0, 0.0]);
+    for (mode, padding, wanted) in [
+        ("linear", "zeros", [10.0, 15.0, 20.0, 0.0]),
+        ("linear", "border", [10.0, 15.0, 20.0, 20.0]),
+        ("linear", "reflection", [10.0, 15.0, 20.0, 10.0]),
+        // Halves go to the even pixel.
+        ("nearest", "zeros", [10.0, 10.0, 20.0, 0.0]),
+        // Keys' weights at ½ with a = −0.75: −0.09375, 0.59375, 0.59375, −0.09375.
+        ("cubic", "border", [10.0, 15.0, 20.0, 20.0]),
+        ("cubic", "zeros", [10.0, 0.59375 * 30.0, 20.0, 0.0]),
+    ] {
+        let attributes =
+            [int_attribute("align_corners", 1), text_attribute("mode", mode), text_attribute("padding_mode", padding)];
+        let y = one("GridSample", &["x", "g"], shapes, 1, &attributes).run(&[x.clone(), grid.clone()]);
+        close(&y[0], &[1, 1, 1, 4], &wanted);
+    }
+}
+
+#[test]
+fn offsets_of_nothing_leave_a_convolution() {
+    let shapes: &[(&str, i64, &[usize])] = &[("x", FLOAT, &[1, 2, 2, 2]), ("o", FLOAT, &[1, 4, 2, 1])];
+    let mut model = one("DeformConv", &["x", "w", "o"], shapes, 1, &[]);
+    model.graph.constants.push(floats("w", &[1, 2, 1, 2], &[1.0, 10.0, 100.0, 1000.0]));
+    let x = Tensor::f32(vec![1, 2, 2, 2], vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]);
+    let y = model.run(&[x.clone(), Tensor::f32(vec![1, 4, 2, 1], vec![0.0; 8])]);
+    close(&y[0], &[1, 1, 2, 1], &[6521.0, 8743.0]);
+    // The second position of the first window half a pixel down: offsets go position by position, rows before columns.
+    let y = model.run(&[x, Tensor::f32(vec![1, 4, 2, 1], vec![0.0, 0.0, 0.0, 0.0, 0.5, 0.0, 0.0, 0.0])]);
+    close(&y[0], &[1, 1, 2, 1], &[1.0 + 30.0 + 500.0 + 7000.0, 8743.0]);
+}
+
+#[test]
+fn regions_need_a_number_of_samples() {
+    let shapes: &[(&str, i64, &[usize])] = &[("x", FLOAT, &[1, 1, 4, 4]), ("r", FLOAT, &[1, 4])];
+    let with = |ratio: i64| {
+        let mut model = one("RoiAlign", &["x", "r", "i"], shapes, 1, &[int_attribute("sampling_ratio", ratio)]);
+        model.graph.constants.push(integers("i", &[1], &[0]));
+        model
+    };
+    let why = with(0).refusal();
+    assert!(why.contains("sampling_ratio"), "{why}");
+    // One sample in the middle of the region: pixel (1.5, 1.5) after the shift by half of one.
+    let x = Tensor::f32(vec![1, 1, 4, 4], (0..16).map(|i| i as f32).collect());
+    let y = with(1).run(&[x, Tensor::f32(vec![1, 4], vec![1.0, 1.0, 3.0, 3.0])]);
+    close(&y[0], &[1, 1, 1, 1], &[7.5]);
+}
+
+/// 64 · 64 numbers are transformed in two steps; an impulse at 1 turns once around.
+#[test]
+fn a_long_transform_is_split() {
+    let n = 4096;
+    let model = one("DFT", &["x"], &[("x", FLOAT, &[1, n, 2])], 1, &[]);
+    let mut signal = vec![0.0; 2 * n];
+    signal[2] = 1.0;
+    let y = model.run(&[Tensor::f32(vec![1, n, 2], signal)]);
+    let at = |k: usize| [y[0].floats()[2 * k], y[0].floats()[2 * k + 1]];
+    for (k, wanted) in
+        [(0, [1.0, 0.0]), (n / 4, [0.0, -1.0]), (n / 2, [-1.0, 0.0]), (n / 8, [0.5f32.sqrt(), -0.5f32.sqrt()])]
+    {
+        assert!(at(k).iter().zip(wanted).all(|(a, b)| (a - b).abs() < 1e-5), "{k}: {:?}", at(k));
+    }
+    let why = one("DFT", &["x"], &[("x", FLOAT, &[1, 65537, 1])], 1, &[]).refusal();
+    assert!(why.contains("no factors"), "{why}");
+}
+
+#[test]
+fn half_a_spectrum_is_a_real_signal() {
+    let attributes = [int_attribute("inverse", 1), int_attribute("onesided", 1)];
+    let y = one("DFT", &["x"], &[("x", FLOAT, &[1, 2, 2])], 1, &attributes)
+        .run(&[Tensor::f32(vec![1, 2, 2], vec![3.0, 0.0, 1.0, 0.0])]);
+    close(&y[0], &[1, 2, 1], &[2.0, 1.0]);
+    let mut model = one("STFT", &["x", "step", "", "length"], &[("x", FLOAT, &[1, 5, 1])], 1, &[]);
+    model.graph.constants.extend([integers("step", &[], &[2]), integers("length", &[], &[2])]);
+    let y = model.run(&[Tensor::f32(vec![1, 5, 1], vec![1.0, 2.0, 3.0, 4.0, 9.0])]);
+    close(&y[0], &[1, 2, 2, 2], &[3.0, 0.0, -1.0, 0.0, 7.0, 0.0, -1.0, 0.0]);
+}
+
+#[test]
+fn sums_of_products_take_diagonals_and_ellipses() {
+    let equation = |text: &str| [text_attribute("equation", text)];
+    let square = Tensor::f32(vec![2, 2], vec![1.0, 2.0, 3.0, 4.0]);
+    let shapes: &[(&str, i64, &[usize])] = &[("a", FLOAT, &[2, 2])];
+    let y = one("Einsum", &["a"], shapes, 1, &equation("ii->i")).run(std::slice::from_ref(&square));
+    close(&y[0], &[2], &[1.0, 4.0]);
+    let y = one("Einsum", &["a"], shapes, 1, &equation("ii")).run(std::slice::from_ref(&square));
+    close(&y[0], &[], &[5.0]);
+    let shapes: &[(&str, i64, &[usize])] = &[("a", FLOAT, &[2, 2]), ("b", FLOAT, &[3, 2]), ("c", FLOAT, &[1, 3])];
+    let y = one("Einsum", &["a", "b", "c"], shapes, 1, &equation("ij, ...j, k... -> ...i")).run(&[
+        square,
+        Tensor::f32(vec![3, 2], vec![1.0, 0.0, 0.0, 1.0, 1.0, 1.0]),
+        Tensor::f32(vec![1, 3], vec![1.0, 10.0, 100.0]),
+    ]);
+    close(&y[0], &[3, 2], &[1.0, 3.0, 20.0, 40.0, 300.0, 700.0]);
+}
+
+#[test]
+fn running_products_and_determinants() {
+    let mut model = one(
+        "CumProd",
+        &["x", "axis"],
+        &[("x", FLOAT, &[5])],
+        1,
+        &[int_attribute("exclusive", 1), int_attribute("reverse", 1)],
+    );
+    model.graph.constants.push(integers("axis", &[], &[0]));
+    let y = model.run(&[Tensor::f32(vec![5], vec![2.0, 3.0, 4.0, 5.0, 6.0])]);
+    close(&y[0], &[5], &[360.0, 120.0, 30.0, 6.0, 1.0]);
+    let y = one("Det", &["x"], &[("x", FLOAT, &[1, 3, 3])], 1, &[])
+        .run(&[Tensor::f32(vec![1, 3, 3], vec![0.0, 2.0, 0.0, 3.0, 0.0, 0.0, 5.0, 7.0, 4.0])]);
+    close(&y[0], &[1], &[-24.0]);
+    let why = one("Det", &["x"], &[("x", FLOAT, &[9, 9])], 1, &[]).refusal();
+    assert!(why.contains("9 rows"), "{why}");
+}
+
+/// Pairs may be neighbours or have one element between them; single elements are counted once.
+#[test]
+fn n_grams_may_leave_elements_out() {
+    let attributes = [
+        text_attribute("mode", "TF"),
+        int_attribute("min_gram_length", 1),
+        int_attribute("max_gram_length", 2),
+        int_attribute("max_skip_count", 1),
+        ints_attribute("ngram_counts", &[0, 1]),
+        ints_attribute("ngram_indexes", &[2, 0, 1]),
+        ints_attribute("pool_int64s", &[7, 7, 8, 8, 7]),
+    ];
+    let y = one("TfIdfVectorizer", &["x"], &[("x", INT64, &[1, 5])], 1, &attributes).run(&[Tensor::int(
+        DType::I64,
+        vec![1, 5],
+        vec![7, 8, 7, 7, 8],
+    )]);
+    // 7·8: at 0, 3 and, with one between, 2; 8·7: at 1 and, with one between, 1.
+    close(&y[0], &[1, 3], &[3.0, 2.0, 3.0]);
+}
+
+#[test]
+fn a_crop_that_reaches_outside_is_filled() {
+    let attributes = [
+        text_attribute("coordinate_transformation_mode", "tf_crop_and_resize"),
+        text_attribute("mode", "linear"),
+        [part(1, "extrapolation_value"), vec![2 << 3 | 5], (-7.0f32).to_le_bytes().to_vec(), int(20, 1)].concat(),
+    ];
+    let mut model = one("Resize", &["x", "roi", "", "sizes"], &[("x", FLOAT, &[3])], 1, &attributes);
+    model.graph.constants.extend([floats("roi", &[2], &[0.5, 1.5]), integers("sizes", &[1], &[3])]);
+    let y = model.run(&[Tensor::f32(vec![3], vec![1.0, 2.0, 4.0])]);
+    close(&y[0], &[3], &[2.0, 4.0, -7.0]);
+}
+
+#[test]
+fn what_is_dropped_at_random_is_refused() {
+    let mut model = one("Dropout", &["x", "ratio", "training"], &[("x", FLOAT, &[2])], 1, &[]);
+    model.graph.constants.extend([floats("ratio", &[], &[0.5]), super::writer::bytes("training", BOOL, &[], &[1])]);
+    let why = model.refusal();
+    assert!(why.contains("a ratio of 0.5"), "{why}");
+}

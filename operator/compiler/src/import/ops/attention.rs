@@ -303,3 +303,41 @@ pub(super) fn rotary(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
     let y = if original.len() == 4 { b.transpose(y, vec![0, 2, 1, 3])? } else { b.reshape(y, original)? };
     Ok(vec![y])
 }
+
+/// `FlexAttention`'s `scale · Q · Kᵀ`: `[batch, heads, queries, keys]`.
+pub(in crate::import) fn flex_scores(call: &mut Call<'_, '_>) -> Result<ValueId> {
+    let [q, k, v] = [call.input(0)?, call.input(1)?, call.input(2)?];
+    if !matches!(call.int("softmax_precision", 1), 1 | 10 | 11 | 16) {
+        return unsupported("softmax_precision");
+    }
+    let (&[n, q_heads, queries, size], &[_, kv_heads, keys, _], &[_, v_heads, values, _]) =
+        (call.b.shape(q), call.b.shape(k), call.b.shape(v))
+    else {
+        return invalid("operands need four dimensions");
+    };
+    if kv_heads == 0 || q_heads % kv_heads != 0 || v_heads != kv_heads || values != keys || size == 0 {
+        return invalid(format!("{q_heads} heads of queries, {kv_heads} of {keys} keys, {v_heads} of {values} values"));
+    }
+    let scale = if call.attribute("scale").is_some() { call.float("scale", 1.0) } else { 1.0 / (size as f64).sqrt() };
+    if scale.is_nan() || scale < 0.0 {
+        return invalid(format!("scale = {scale}"));
+    }
+    let b = &mut *call.b;
+    let scaled = b.with(BinaryOp::Mul, q, scale)?;
+    let scaled = b.reshape(scaled, vec![n, kv_heads, q_heads / kv_heads * queries, size])?;
+    let turned = b.transpose(k, vec![0, 1, 3, 2])?;
+    let scores = product(b, scaled, turned)?;
+    b.reshape(scores, vec![n, q_heads, queries, keys])
+}
+
+/// The values weighed.
+pub(in crate::import) fn flex_values(call: &mut Call<'_, '_>, weights: ValueId) -> Result<ValueId> {
+    let v = call.input(2)?;
+    let b = &mut *call.b;
+    let (&[n, q_heads, queries, keys], &[_, kv_heads, _, size]) = (b.shape(weights), b.shape(v)) else {
+        return invalid("operands need four dimensions");
+    };
+    let grouped = b.reshape(weights, vec![n, kv_heads, q_heads / kv_heads * queries, keys])?;
+    let y = product(b, grouped, v)?;
+    b.reshape(y, vec![n, q_heads, queries, size])
+}

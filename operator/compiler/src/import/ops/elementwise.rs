@@ -127,10 +127,14 @@ pub(super) fn identity(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
     Ok(vec![call.input(0)?])
 }
 
-/// Nothing is dropped at inference.
+/// Nothing is dropped at inference, nor by a ratio of 0.
 pub(super) fn dropout(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
-    if call.known(2)?.is_some_and(|t| t.ints() == [1]) {
-        return unsupported("training_mode");
+    let training = call.opset >= 12 && call.known(2)?.is_some_and(|t| t.ints() == [1]);
+    if training {
+        let ratio = call.known(1)?.map_or(0.5, |t| super::layout::number(&t).unwrap_or(0.5));
+        if ratio != 0.0 {
+            return unsupported(format!("training_mode with a ratio of {ratio}: answers must be reproducible"));
+        }
     }
     let x = call.input(0)?;
     let mut outputs = vec![x];

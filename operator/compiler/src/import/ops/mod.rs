@@ -1,7 +1,7 @@
 //! What each ONNX operator becomes. Adding one is a line in [`handler`] and a function beside its kin.
 
 mod activations;
-mod attention;
+pub(super) mod attention;
 mod bounded;
 mod compose;
 mod contrib;
@@ -11,6 +11,7 @@ mod layout;
 mod lists;
 mod loss;
 mod ml;
+mod ngrams;
 mod normalize;
 mod pick;
 mod pool;
@@ -20,7 +21,9 @@ pub(super) mod quantize;
 mod recurrent;
 mod reduce;
 mod resize;
+mod sample;
 mod sequence;
+mod signal;
 mod window;
 
 use crate::ir::{BinaryOp, ReduceKind, UnaryOp, ValueId};
@@ -43,6 +46,8 @@ pub(super) enum Handler {
     Scan,
     /// By walking its body for each item.
     SequenceMap,
+    /// By walking what its scores and weights pass through.
+    FlexAttention,
 }
 
 /// Whether an operator takes sequences and optionals.
@@ -71,6 +76,7 @@ pub(super) fn handler(domain: &str, operator: &str) -> Option<Handler> {
     let plain: Plain = match operator {
         _ if domain == "com.microsoft" => contrib::handler(operator)?,
         _ if domain == "ai.onnx.ml" => ml::handler(operator)?,
+        "FlexAttention" if domain == "ai.onnx.preview" => return Some(Handler::FlexAttention),
         _ if !own => return None,
         "If" => return Some(Handler::If),
         "Loop" => return Some(Handler::Loop),
@@ -168,6 +174,21 @@ pub(super) fn handler(domain: &str, operator: &str) -> Option<Handler> {
 
         "NegativeLogLikelihoodLoss" => loss::negative_log_likelihood,
         "SoftmaxCrossEntropyLoss" => loss::softmax_cross_entropy,
+
+        "GridSample" => sample::grid_sample,
+        "AffineGrid" => sample::affine_grid,
+        "RoiAlign" => sample::roi_align,
+        "DeformConv" => sample::deform_conv,
+
+        "DFT" => signal::dft,
+        "STFT" => signal::stft,
+        "HannWindow" => |call| signal::window(call, [0.5, 0.5, 0.0]),
+        "HammingWindow" => |call| signal::window(call, [25.0 / 46.0, 21.0 / 46.0, 0.0]),
+        "BlackmanWindow" => |call| signal::window(call, [0.42, 0.5, 0.08]),
+        "MelWeightMatrix" => signal::mel_weights,
+        "TfIdfVectorizer" => ngrams::tf_idf,
+        "CumProd" => signal::cum_product,
+        "Det" => signal::determinant,
 
         "MatMul" => product::mat_mul,
         "Gemm" => product::gemm,

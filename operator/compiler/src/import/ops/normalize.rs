@@ -7,8 +7,12 @@ use super::super::call::Call;
 
 /// `x · scale ÷ √(var + ε) + (bias − mean · scale ÷ √(var + ε))`: a product and a sum whose factors fold.
 pub(super) fn batch(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
-    if call.flag("training_mode", false) || call.opset < 7 && !call.flag("is_test", false) {
+    let training = call.flag("training_mode", false);
+    if training && call.opset < 14 || call.opset < 7 && !call.flag("is_test", false) {
         return unsupported("training mode; export with model.eval()");
+    }
+    if training {
+        return batch_in_training(call);
     }
     let [x, scale, bias, mean, variance] =
         [call.input(0)?, call.input(1)?, call.input(2)?, call.input(3)?, call.input(4)?];
@@ -26,6 +30,31 @@ pub(super) fn batch(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
     let (factor, shift) = (b.along(factor, 1, rank)?, b.along(shift, 1, rank)?);
     let y = b.binary(BinaryOp::Mul, x, factor)?;
     Ok(vec![b.binary(BinaryOp::Add, y, shift)?])
+}
+
+/// With the batch's own mean and variance, and the running ones moved towards them.
+fn batch_in_training(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
+    let [x, scale, bias, mean, variance] =
+        [call.input(0)?, call.input(1)?, call.input(2)?, call.input(3)?, call.input(4)?];
+    let (epsilon, momentum) = (call.float("epsilon", 1e-5), call.float("momentum", 0.9));
+    let b = &mut *call.b;
+    let shape = b.shape(x).to_vec();
+    let [_, channels, ..] = shape[..] else { return invalid(format!("a tensor of shape {shape:?}")) };
+    let axes: Vec<usize> = (0..shape.len()).filter(|d| *d != 1).collect();
+    let [y, own_mean, _] = standardize(b, x, &axes, epsilon)?;
+    let centred = b.binary(BinaryOp::Sub, x, own_mean)?;
+    let square = b.binary(BinaryOp::Mul, centred, centred)?;
+    let own_variance = mean_over(b, square, &axes)?;
+    let (scale, bias) = (b.along(scale, 1, shape.len())?, b.along(bias, 1, shape.len())?);
+    let y = b.binary(BinaryOp::Mul, y, scale)?;
+    let y = b.binary(BinaryOp::Add, y, bias)?;
+    let mut moved = |running: ValueId, own: ValueId| {
+        let own = b.reshape(own, vec![channels])?;
+        let kept = b.with(BinaryOp::Mul, running, momentum)?;
+        let new = b.with(BinaryOp::Mul, own, 1.0 - momentum)?;
+        b.binary(BinaryOp::Add, kept, new)
+    };
+    Ok(vec![y, moved(mean, own_mean)?, moved(variance, own_variance)?])
 }
 
 pub(super) fn mean_over(b: &mut Builder, x: ValueId, axes: &[usize]) -> Result<ValueId> {

@@ -297,6 +297,19 @@ pub(super) fn col_to_im(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
     let zeros = PadMode::Constant(0.0);
     let mut sum: Option<ValueId> = None;
     for position in 0..positions {
+        let (mut rest, mut before, mut beside) = (position, vec![0; spatial + 1], false);
+        for d in (0..spatial).rev() {
+            let k = rest % window.kernel[d];
+            rest /= window.kernel[d];
+            let first = (k * window.dilations[d]) as isize - window.before[d] as isize;
+            let last = first + (grid[d] * window.strides[d]) as isize;
+            beside |= last <= 0 || first >= lifted[d + 2] as isize;
+            before[d + 1] = first;
+        }
+        // All of it lies in the padding.
+        if beside {
+            continue;
+        }
         let tap = super::compose::cut(b, x, 2, position, 1, 1)?;
         // Blocks as far from one another as the stride, zeros between them.
         let (mut single, mut spread, mut flat) = (vec![n * depth], vec![n * depth], vec![n * depth]);
@@ -308,12 +321,6 @@ pub(super) fn col_to_im(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
         let tap = b.reshape(tap, single)?;
         let tap = b.one(Op::Pad { before: vec![0; spread.len()], mode: zeros }, &[tap], Some((dtype, spread)))?;
         let tap = b.reshape(tap, flat)?;
-        let (mut rest, mut before) = (position, vec![0; spatial + 1]);
-        for d in (0..spatial).rev() {
-            let k = rest % window.kernel[d];
-            rest /= window.kernel[d];
-            before[d + 1] = (k * window.dilations[d]) as isize - window.before[d] as isize;
-        }
         let out = [&[n * depth], &lifted[2..]].concat();
         let tap = b.one(Op::Pad { before, mode: zeros }, &[tap], Some((dtype, out)))?;
         sum = Some(match sum {
@@ -321,7 +328,7 @@ pub(super) fn col_to_im(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
             None => tap,
         });
     }
-    let Some(y) = sum else { return invalid("blocks without positions") };
+    let Some(y) = sum else { return invalid("blocks that all lie in the padding") };
     Ok(vec![b.reshape(y, [&[n, depth], &image[..]].concat())?])
 }
 

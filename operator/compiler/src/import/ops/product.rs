@@ -2,7 +2,7 @@
 
 use crate::ir::{BinaryOp, DType, Op, ReduceKind, ValueId};
 
-use super::super::build::{Builder, Result, invalid, unsupported};
+use super::super::build::{Builder, Result, invalid};
 use super::super::call::Call;
 
 /// numpy's `matmul`: vectors become matrices and lose the dimension again.
@@ -66,46 +66,113 @@ pub(super) fn gemm(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
     Ok(vec![product])
 }
 
-/// The sums of products that transformers use: two operands at most, no ellipsis, no repeated label in one operand.
+/// Labels for the dimensions that an ellipsis stands for, innermost first.
+fn hidden(i: usize) -> char {
+    char::from_u32(0xE000 + i as u32).unwrap_or('.')
+}
+
+/// One operand's labels; an ellipsis stands for what the others leave of `rank`.
+fn labels(term: &str, rank: usize) -> Option<Vec<char>> {
+    let named = |t: &str| t.chars().all(|c| c.is_ascii_alphabetic()).then(|| t.chars().collect::<Vec<_>>());
+    let Some((before, after)) = term.split_once("...") else { return named(term).filter(|t| t.len() == rank) };
+    let (before, after) = (named(before)?, named(after)?);
+    let open = rank.checked_sub(before.len() + after.len())?;
+    Some([before, (0..open).rev().map(hidden).collect(), after].concat())
+}
+
+/// ONNX's `Einsum`: diagonals are taken, what nobody needs is summed, operands are multiplied one after the other.
 pub(super) fn einsum(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
     let equation: String = call.text("equation", "").chars().filter(|c| !c.is_whitespace()).collect();
     let (left, right) = equation.split_once("->").map_or((equation.as_str(), None), |(l, r)| (l, Some(r)));
-    let terms: Vec<Vec<char>> = left.split(',').map(|t| t.chars().collect()).collect();
-    let repeats = |t: &[char]| t.iter().enumerate().any(|(i, c)| t[..i].contains(c));
-    if equation.contains('.') || terms.len() > 2 || terms.iter().any(|t| repeats(t)) || terms.len() != call.inputs.len()
-    {
-        return unsupported(format!("the equation {equation:?}"));
-    }
-    let output: Vec<char> = match right {
-        Some(right) => right.chars().collect(),
-        // Implicit: labels that occur once, in alphabetical order.
-        None => {
-            let mut labels: Vec<char> = terms.concat();
-            labels.sort_unstable();
-            labels.chunk_by(|a, b| a == b).filter(|c| c.len() == 1).map(|c| c[0]).collect()
-        }
-    };
-    if repeats(&output) || output.iter().any(|c| !terms.iter().any(|t| t.contains(c))) {
-        return invalid(format!("the equation {equation:?}"));
+    let wrong = || invalid(format!("the equation {equation:?} and its operands"));
+    let terms: Vec<&str> = left.split(',').collect();
+    if terms.len() != call.inputs.len() {
+        return wrong();
     }
     let mut operands = Vec::new();
     for (i, term) in terms.iter().enumerate() {
         let x = call.input(i)?;
-        if call.b.rank(x) != term.len() {
-            return invalid(format!("operand {i} has {} dimensions in {equation:?}", call.b.rank(x)));
-        }
-        operands.push(sum_out(call.b, x, term, |c| {
-            output.contains(c) || terms.iter().filter(|t| t.contains(c)).count() > 1
-        })?);
+        let Some(labels) = labels(term, call.b.rank(x)) else { return wrong() };
+        operands.push(diagonals(call.b, x, labels)?);
     }
-    let (x, labels) = if let [(a, la), (b, lb)] = &operands[..] {
-        contract(call.b, (*a, la), (*b, lb), &output)?
-    } else {
-        operands.remove(0)
+    let all: Vec<char> = operands.iter().flat_map(|(_, l)| l.iter().copied()).collect();
+    let mut open: Vec<char> = all.iter().copied().filter(|c| !c.is_ascii()).collect();
+    open.sort_unstable();
+    open.dedup();
+    open.reverse();
+    let output: Vec<char> = match right {
+        Some(right) => match labels(
+            right,
+            right.chars().filter(|c| *c != '.').count() + if right.contains('.') { open.len() } else { 0 },
+        ) {
+            Some(output) => output,
+            None => return wrong(),
+        },
+        // Implicit: the ellipsis, then labels that occur once in all, in alphabetical order.
+        None => {
+            let written: Vec<char> = left.chars().filter(char::is_ascii_alphabetic).collect();
+            let mut once: Vec<char> =
+                written.iter().copied().filter(|c| written.iter().filter(|o| *o == c).count() == 1).collect();
+            once.sort_unstable();
+            [open.clone(), once].concat()
+        }
     };
-    let perm = output.iter().map(|c| labels.iter().position(|l| l == c)).collect::<Option<Vec<_>>>();
-    let Some(perm) = perm else { return invalid(format!("the equation {equation:?}")) };
+    if output.iter().enumerate().any(|(i, c)| output[..i].contains(c) || !all.contains(c)) {
+        return wrong();
+    }
+    // Dimensions of an ellipsis broadcast; others of one label are equal.
+    let extent_of =
+        |b: &Builder, (x, l): &(ValueId, Vec<char>), c: char| l.iter().position(|o| *o == c).map(|i| b.shape(*x)[i]);
+    for label in open {
+        let most = operands.iter().filter_map(|o| extent_of(call.b, o, label)).find(|n| *n != 1).unwrap_or(1);
+        for (x, l) in &mut operands {
+            if let Some(i) = l.iter().position(|o| *o == label) {
+                let mut shape = call.b.shape(*x).to_vec();
+                shape[i] = most;
+                *x = call.b.expand(*x, shape)?;
+            }
+        }
+    }
+    if all.iter().any(|c| {
+        let mut extents = operands.iter().filter_map(|o| extent_of(call.b, o, *c));
+        extents.next().is_some_and(|first| extents.any(|other| other != first))
+    }) {
+        return wrong();
+    }
+    let mut rest = operands.into_iter();
+    let Some((x, l)) = rest.next() else { return wrong() };
+    let later = |rest: &[(ValueId, Vec<char>)], c: &char| output.contains(c) || rest.iter().any(|(_, l)| l.contains(c));
+    let (mut x, mut l) = sum_out(call.b, x, &l, |c| later(rest.as_slice(), c))?;
+    while let Some((y, m)) = rest.next() {
+        let needed: Vec<char> = all.iter().copied().filter(|c| later(rest.as_slice(), c)).collect();
+        let (y, m) = sum_out(call.b, y, &m, |c| needed.contains(c) || l.contains(c))?;
+        (x, l) = contract(call.b, (x, &l), (y, &m), &needed)?;
+    }
+    let perm = output.iter().map(|c| l.iter().position(|o| o == c)).collect::<Option<Vec<_>>>();
+    let Some(perm) = perm.filter(|p| p.len() == l.len()) else { return wrong() };
     Ok(vec![call.b.transpose(x, perm)?])
+}
+
+/// Where an operand names a label twice, the elements at which both dimensions agree.
+fn diagonals(b: &mut Builder, mut x: ValueId, mut labels: Vec<char>) -> Result<(ValueId, Vec<char>)> {
+    while let Some((first, second)) =
+        (0..labels.len()).find_map(|i| labels[i + 1..].iter().position(|c| *c == labels[i]).map(|j| (i, i + 1 + j)))
+    {
+        let rank = labels.len();
+        let perm: Vec<usize> = (0..rank).filter(|d| *d != first && *d != second).chain([first, second]).collect();
+        x = b.transpose(x, perm)?;
+        let shape = b.shape(x).to_vec();
+        let n = shape[rank - 1];
+        if shape[rank - 2] != n || n == 0 {
+            return invalid(format!("the diagonal of {:?}", &shape[rank - 2..]));
+        }
+        x = b.reshape(x, [&shape[..rank - 2], &[n * n]].concat())?;
+        x = super::compose::cut(b, x, rank - 2, 0, n, n + 1)?;
+        let label = labels.remove(second);
+        labels.remove(first);
+        labels.push(label);
+    }
+    Ok((x, labels))
 }
 
 /// Sums over the labels that nobody needs.
