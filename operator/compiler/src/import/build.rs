@@ -58,6 +58,8 @@ pub(crate) struct Builder {
     pub(crate) dequantized: BTreeMap<ValueId, Dequantized>,
     /// Values that are no tensors: the items of sequences, and `None` for an optional without a value.
     lists: BTreeMap<ValueId, Option<Vec<ValueId>>>,
+    /// Values that the model has as halves, by the type it gives them; they are computed in f32.
+    pub(super) halves: BTreeMap<ValueId, DType>,
     /// Values of which only some rows are valid, see [`super::counted`].
     pub(super) counted: BTreeMap<ValueId, Count>,
     operations: usize,
@@ -73,6 +75,7 @@ impl Default for Builder {
             outside: Vec::new(),
             dequantized: BTreeMap::new(),
             lists: BTreeMap::new(),
+            halves: BTreeMap::new(),
             counted: BTreeMap::new(),
             operations: 0,
             budget: FOLD_BUDGET,
@@ -110,6 +113,7 @@ impl Builder {
     pub(super) fn roll_back(&mut self, nodes: usize, values: usize) {
         self.graph.nodes.truncate(nodes);
         self.graph.values.truncate(values);
+        self.halves.retain(|id, _| id.index() < values);
         self.counted.retain(|id, _| id.index() < values);
         self.dequantized.retain(|id, _| id.index() < values);
         self.lists.retain(|id, _| id.index() < values);

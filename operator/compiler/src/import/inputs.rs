@@ -49,7 +49,9 @@ impl<'m> Walk<'m> {
                         self.b.graph.inputs.push(id);
                         // Halves are stored only.
                         (self.b.label, self.b.operator) = (info.name.clone(), "Cast".to_owned());
-                        self.b.cast(id, tensor::computed(dtype)).ok()
+                        let computed = self.b.cast(id, tensor::computed(dtype)).ok()?;
+                        self.b.note_half(computed, dtype);
+                        Some(computed)
                     }
                 }
             });

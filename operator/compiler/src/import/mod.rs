@@ -11,6 +11,7 @@ mod control;
 mod counted;
 mod findings;
 mod flex;
+mod halves;
 mod inputs;
 mod ops;
 mod prune;
@@ -172,7 +173,13 @@ impl<'m> Walk<'m> {
                 None => tensor::tensor(proto),
             };
             let id = match tensor {
-                Ok(tensor) => Some(self.b.graph.add_constant(proto.name.clone(), Arc::new(tensor))),
+                Ok(tensor) => {
+                    let id = self.b.graph.add_constant(proto.name.clone(), Arc::new(tensor));
+                    if let Some(dtype) = tensor::stored(proto.data_type) {
+                        self.b.note_half(id, dtype);
+                    }
+                    Some(id)
+                }
                 Err(e) => {
                     self.findings.invalid.push(format!("constant {:?}: {e}", proto.name));
                     None
@@ -313,6 +320,12 @@ impl<'m> Walk<'m> {
         }
         let result = match handler {
             ops::Handler::Plain(handler) => {
+                let half = self.b.half_of(node, &inputs);
+                if let (Some(dtype), "Cast" | "CastLike", Some(Some(x))) = (half, node.op_type.as_str(), inputs.first())
+                    && self.b.halves.get(x) == Some(&dtype)
+                {
+                    return vec![Some(*x)];
+                }
                 let doubles = inputs.iter().flatten().any(|id| self.b.dtype(*id) == DType::F64);
                 let kept = doubles.then(|| inputs.clone());
                 let mut call = Call { b: &mut self.b, node, given, inputs, opset: self.opset };
@@ -326,6 +339,9 @@ impl<'m> Walk<'m> {
                     },
                     (result, _) => result,
                 };
+                if let (Some(dtype), Ok(ids)) = (half, &result) {
+                    ids.iter().for_each(|id| self.b.note_half(*id, dtype));
+                }
                 result.map(|ids| ids.into_iter().map(Some).collect())
             }
             ops::Handler::If

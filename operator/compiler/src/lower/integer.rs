@@ -84,6 +84,10 @@ impl Fusion<'_> {
         if sides.iter().all(|side| matches!(side, Side::Known(_))) {
             return None;
         }
+        // A convolution's step takes packed weights; computed ones go the general way.
+        if matches!((&node.op, &sides), (Op::Conv { .. }, [Side::Known(_), _] | [_, Side::Bytes { .. }])) {
+            return None;
+        }
         let bias = match node.inputs.get(2) {
             Some(bias) => Some(whole(graph.value(*bias).constant.as_deref()?)?),
             None => None,

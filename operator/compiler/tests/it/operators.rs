@@ -35,6 +35,19 @@ fn relu_and_pooling_pass_nan_on() {
 }
 
 #[test]
+fn what_is_a_half_already_is_not_rounded_by_a_cast_to_it() {
+    let run_to = |to: i64| {
+        let cast = |from: &str, name: &str, to: i64| node("Cast", &[from], &[name], &[int_attribute("to", to)]);
+        let square = node("Mul", &["half", "half"], &["square"], &[]);
+        let nodes = vec![cast("x", "half", 10), square, cast("square", "again", to), cast("again", "y", 1)];
+        run(&chain(&[Dim::Is(1)], nodes), Tensor::f32(vec![1], vec![1.0 + 1.0 / 1024.0 + 1.0 / 65536.0])).floats()[0]
+    };
+    let half = 1.0 + 1.0 / 1024.0;
+    assert_eq!(run_to(10), half * half, "the first cast rounds, the second has nothing to do");
+    assert_eq!(run_to(16), 1.0, "another type of halves rounds");
+}
+
+#[test]
 fn ceil_mode_adds_a_window_and_divides_by_what_it_covers() {
     let attributes =
         [ints_attribute("kernel_shape", &[1, 2]), ints_attribute("strides", &[1, 2]), int_attribute("ceil_mode", 1)];

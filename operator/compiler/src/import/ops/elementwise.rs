@@ -63,6 +63,28 @@ pub(super) fn modulo(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
     Ok(vec![call.b.select(differ, moved, rest)?])
 }
 
+/// Refuses what has no bits to work on.
+pub(super) fn bits(call: &Call<'_, '_>) -> Result<()> {
+    let dtype = call.b.dtype(call.input(0)?);
+    match dtype {
+        DType::F32 | DType::F64 | DType::F16 | DType::BF16 | DType::Bool => invalid(format!("bits of {dtype}")),
+        _ => Ok(()),
+    }
+}
+
+/// ONNX's `BitShift`: integers without a sign, by as many bits as the second operand says.
+pub(super) fn shift(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
+    let x = call.input(0)?;
+    if !matches!(call.b.dtype(x), DType::U8 | DType::U16 | DType::U32 | DType::U64) {
+        return unsupported(format!("bits of {}; cast to an integer without a sign", call.b.dtype(x)));
+    }
+    match call.text("direction", "").as_str() {
+        "LEFT" => binary(call, BinaryOp::ShiftLeft),
+        "RIGHT" => binary(call, BinaryOp::ShiftRight),
+        other => invalid(format!("direction {other:?}; it is LEFT or RIGHT")),
+    }
+}
+
 pub(super) fn variadic(call: &mut Call<'_, '_>, op: BinaryOp) -> Result<Vec<ValueId>> {
     let mut result = call.input(0)?;
     for i in 1..call.inputs.len() {
