@@ -114,7 +114,8 @@ def axes_of(g, x, most=None):
 
 def reduce(g):
     kind = g.r.choice(["ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSumExp"])
-    x = g.pick(kinds=FLOAT + (("int32", "int64") if kind in ("ReduceSum", "ReduceMax", "ReduceMin", "ReduceProd") else ()), least=1)
+    # Not products of integers: they overflow, of which ONNX says nothing; ours wrap, ONNX Runtime's end at the largest number.
+    x = g.pick(kinds=FLOAT + (("int32", "int64") if kind in ("ReduceSum", "ReduceMax", "ReduceMin") else ()), least=1)
     exact = x.exact if kind in ("ReduceMax", "ReduceMin") else None
     g.add(kind, [x, axes_of(g, x)], exact=exact, keepdims=int(g.r.integers(2)))
 

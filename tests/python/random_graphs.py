@@ -90,7 +90,7 @@ class RandomGraph:
 
     def add(self, kind, inputs, outputs=1, exact=None, **attributes):
         """Runs the node alone; its outputs join when they are numbers that one can compare."""
-        inputs = [self.constant(i) if isinstance(i, np.ndarray) else i for i in inputs]
+        inputs = [self.constant(np.asarray(i)) if isinstance(i, (np.ndarray, np.generic)) else i for i in inputs]
         names = [f"t{len(self.nodes)}_{i}" for i in range(outputs)]
         node = helper.make_node(kind, [i.name if i else "" for i in inputs], names, name=f"n{len(self.nodes)}", **attributes)
         given = {i.name: i.array for i in inputs if i and i.name not in self.constants}

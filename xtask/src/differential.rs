@@ -11,8 +11,6 @@ use crate::{python, workspace};
 
 /// Graphs and seed of `cargo xtask test`: the same ones each time, a minute's work.
 const TESTED: (u32, u64) = (300, 1);
-/// Graphs of those that may be wrong: what the compiler takes and cannot lower yet. The number may only fall.
-const WRONG_AT_MOST: u32 = 208;
 
 /// `cargo xtask differential`.
 #[derive(Debug, Args)]
@@ -31,20 +29,20 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         Some(seed) => seed,
         None => SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs(),
     };
-    Ok(if differ(options.graphs, seed, 0)? { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(if differ(options.graphs, seed)? { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 /// Those of `cargo xtask test`; whether they are as they must be.
 pub fn tested() -> Result<bool> {
     let (graphs, seed) = TESTED;
-    Ok(!differ(graphs, seed, WRONG_AT_MOST)?)
+    Ok(!differ(graphs, seed)?)
 }
 
-/// Whether more than `most` are wrong.
-fn differ(graphs: u32, seed: u64, most: u32) -> Result<bool> {
+/// Whether one is wrong, or too many are refused.
+fn differ(graphs: u32, seed: u64) -> Result<bool> {
     let mut command = Command::new(python::environment()?);
     command.arg("-B").arg(workspace::root().join("tests/python/differential.py")).current_dir(workspace::root());
-    command.args(["--graphs", &graphs.to_string(), "--seed", &seed.to_string(), "--wrong-at-most", &most.to_string()]);
+    command.args(["--graphs", &graphs.to_string(), "--seed", &seed.to_string()]);
     command.arg("--failures").arg(workspace::target_dir()?.join("differential"));
     Ok(!Group::spawn(&mut command)?.wait()?.success())
 }
