@@ -84,8 +84,7 @@ impl Fusion<'_> {
         if sides.iter().all(|side| matches!(side, Side::Known(_))) {
             return None;
         }
-        // A convolution's step takes packed weights; computed ones go the general way.
-        if matches!((&node.op, &sides), (Op::Conv { .. }, [Side::Known(_), _] | [_, Side::Bytes { .. }])) {
+        if !self.has_step(node, &sides) {
             return None;
         }
         let bias = match node.inputs.get(2) {
@@ -97,6 +96,21 @@ impl Fusion<'_> {
         absorbed[index] = true;
         self.follow(&mut integer, axis, absorbed);
         Some(integer)
+    }
+
+    /// Whether the steps for bytes take this form; what they do not take goes the general way.
+    fn has_step(&self, node: &Node, sides: &[Side; 2]) -> bool {
+        if matches!(node.op, Op::Conv { .. }) {
+            return matches!(sides, [Side::Bytes { .. }, Side::Known(_)]);
+        }
+        let matrices = |id: &ValueId| self.graph.value(*id).shape.iter().rev().skip(2).product::<usize>();
+        let batch = node.outputs.first().map_or(1, matrices);
+        // Weights are one matrix; of bytes there is one, or one for each product.
+        node.inputs.iter().zip(sides).all(|(id, side)| match (side, matrices(id)) {
+            (_, 1) => true,
+            (Side::Known(_), _) => false,
+            (Side::Bytes { .. }, many) => many == batch,
+        })
     }
 
     /// An operand: weights, or bytes that were widened.

@@ -48,6 +48,18 @@ fn what_is_a_half_already_is_not_rounded_by_a_cast_to_it() {
 }
 
 #[test]
+fn products_of_bytes_with_several_constant_matrices_are_lowered() {
+    let bytes = |from: &str, name: &str| node("Cast", &[from], &[name], &[int_attribute("to", 3)]);
+    let product = node("MatMulInteger", &["a", "b"], &["y"], &[]);
+    let mut model = chain(&[Dim::Is(2), Dim::Is(1), Dim::Is(2)], vec![bytes("x", "a"), bytes("w", "b"), product]);
+    model.constants.push(floats("w", &[2, 2, 1], &[1.0, 2.0, 3.0, 4.0]));
+    let graph = import::import(&model.model(), &[], &[]).unwrap_or_else(|f| panic!("{}", f.message())).graph;
+    let x = Tensor::f32(vec![2, 1, 2], vec![1.0, 2.0, -3.0, 4.0]);
+    assert_eq!(eval::evaluate(&graph, &[x]).expect("it runs")[0].ints(), [5, 7]);
+    lower::lower(&graph, &super::target()).expect("it is lowered");
+}
+
+#[test]
 fn ceil_mode_adds_a_window_and_divides_by_what_it_covers() {
     let attributes =
         [ints_attribute("kernel_shape", &[1, 2]), ints_attribute("strides", &[1, 2]), int_attribute("ceil_mode", 1)];
