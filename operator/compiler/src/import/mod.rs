@@ -79,6 +79,7 @@ pub fn import(bytes: &[u8], overrides: &[InputOverride], deny: &[String]) -> Res
         findings,
         notes: Vec::new(),
         single: BTreeSet::new(),
+        short: Vec::new(),
         walked: 0,
     };
     let mut scopes = vec![Scope::default()];
@@ -152,6 +153,8 @@ struct Walk<'m> {
     notes: Vec<String>,
     /// Operators whose f64 is computed in f32.
     single: BTreeSet<String>,
+    /// Outputs, by node and index, that nodes have and their operators are not imported with.
+    short: Vec<(&'m Node<'m>, usize)>,
     walked: usize,
 }
 
@@ -226,11 +229,15 @@ impl<'m> Walk<'m> {
                 self.findings.invalid.push(format!("the model unfolds to more than {MAX_WALKED} nodes"));
                 return;
             }
-            let mut results = self.node(node, given, scopes, depth).into_iter();
+            let results = self.node(node, given, scopes, depth);
             let Some(scope) = scopes.last_mut() else { return };
-            for name in &node.outputs {
-                let result = results.next().flatten();
+            for (i, name) in node.outputs.iter().enumerate() {
+                let result = results.get(i).copied().flatten();
                 if !name.is_empty() {
+                    // Nobody may read it; exporters name outputs that nobody reads.
+                    if result.is_none() && !results.is_empty() {
+                        self.short.push((node, i));
+                    }
                     scope.insert(name.clone(), result);
                 }
             }
@@ -416,6 +423,12 @@ impl<'m> Walk<'m> {
                     self.b.graph.output_names.push(output.name.clone());
                     if self.b.graph.value(*id).is_empty() {
                         self.findings.types.insert(format!("output {:?} has no elements", output.name));
+                    }
+                }
+                // What is unknown without a finding comes of outputs that an operator is not imported with.
+                Some(None) if self.findings.is_empty() => {
+                    for (node, i) in std::mem::take(&mut self.short) {
+                        self.findings.unsupported(node, Some(format!("its output {i}")));
                     }
                 }
                 Some(None) => {}

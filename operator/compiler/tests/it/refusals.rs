@@ -57,6 +57,21 @@ fn unsupported_operators_are_all_listed() {
 }
 
 #[test]
+fn an_output_that_an_operator_is_not_imported_with_is_refused_when_it_is_read() {
+    let reading = |what: &str| {
+        let normalize = node("BatchNormalization", &["x", "one", "one", "one", "one"], &["n", "mean"], &[]);
+        let mut model = chain(&[Dim::Is(1), Dim::Is(1)], vec![normalize, node("Relu", &[what], &["y"], &[])]);
+        model.constants.push(floats("one", &[1], &[1.0]));
+        model.model()
+    };
+    let verdict = refused(reading("mean"));
+    assert_eq!(verdict.reason, VerdictReason::UnsupportedOperators, "{}", verdict.message);
+    assert_eq!(verdict.unsupported[0].nearest.as_deref(), Some("its output 1"));
+    let verdict = check(&request(reading("n")));
+    assert!(verdict.fits, "exporters name outputs that nobody reads: {}", verdict.message);
+}
+
+#[test]
 fn operators_that_cannot_be_compiled_yet_are_all_listed_by_their_onnx_names() {
     // Seven dimensions turned around: one more than a copy has.
     let model = chain(

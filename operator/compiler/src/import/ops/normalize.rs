@@ -11,6 +11,9 @@ pub(super) fn batch(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
     if training && call.opset < 14 || call.opset < 7 && !call.flag("is_test", false) {
         return unsupported("training mode; export with model.eval()");
     }
+    if !call.flag("spatial", true) {
+        return unsupported("spatial = 0");
+    }
     if training {
         return batch_in_training(call);
     }
