@@ -187,7 +187,7 @@ pub unsafe fn unique(s: &Unique, memory: &Memory) {
         let leader = (*inverse.add(i)).clamp(0, rows as i64 - 1) as usize;
         let k = (*order.add(leader) as usize).min(rows - 1);
         *inverse.add(i) = k as i64;
-        *counts.add(k) += 1;
+        *counts.add(k) = (*counts.add(k)).wrapping_add(1);
     }
     *memory.write(s.count).cast::<i64>() = count as i64;
 }

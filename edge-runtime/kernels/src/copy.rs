@@ -27,7 +27,7 @@ pub unsafe fn copy(s: &Copy, memory: &Memory) {
 unsafe fn strided<T: core::marker::Copy>(s: &Copy, from: *const T, to: *mut T) {
     const ROW: usize = MAX_DIMS - 2;
     const COL: usize = MAX_DIMS - 1;
-    let outer: usize = s.dims[..ROW].iter().map(|&d| d as usize).product();
+    let outer = s.dims[..ROW].iter().fold(1usize, |all, &d| all.saturating_mul(d as usize));
     let mut index = [0u32; ROW];
     let (mut from, mut to) = (from, to);
     for _ in 0..outer {

@@ -80,7 +80,8 @@ pub unsafe fn top(s: &Top, memory: &Memory) {
                 sift(heap, root, len);
             }
             for to in 0..k {
-                give(to, (*heap).index as usize);
+                // Held inside: a plan may put its results where its heap lies.
+                give(to, ((*heap).index as usize).min(len - 1));
                 let rest = len - 1 - to;
                 *heap = *heap.add(rest);
                 sift(heap, 0, rest);

@@ -243,6 +243,27 @@ fn what_comes_first_is_found_in_order() {
     }
 }
 
+/// The second entry of the heap is overwritten by the first result; what it then says is a number of the input.
+#[test]
+fn a_heap_under_the_results_leads_nowhere_outside() {
+    let numbers = [1i64 << 20, 1 << 21];
+    let mut bench = Bench::default();
+    let mut step = Top {
+        dtype: DType::I64,
+        outer: 1,
+        len: 2,
+        inner: 1,
+        k: 2,
+        input: bench.arena_bytes(&encoded(DType::I64, &numbers)),
+        indices: bench.room(16),
+        scratch: bench.room(64),
+        ..Top::default()
+    };
+    let values = At::arena(step.scratch.offset() + 24).unwrap();
+    step.values = List::new(&[values]).unwrap();
+    expect(bench.run(step, values, 16), &encoded(DType::I64, &numbers), "both are the input's");
+}
+
 /// Tuples of two numbers into planes of 3 × 4 slices of 2, for two batches of planes.
 fn address(bench: &mut Bench, dtype: DType) -> (Address, Vec<usize>) {
     let numbers: Vec<i64> = vec![0, 0, 2, 3, -1, -4, 99, 1, 1, 1, 1, 1, i64::MIN, i64::MAX, 0, 2];
