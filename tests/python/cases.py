@@ -9,6 +9,7 @@ A case's folder has
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -90,3 +91,13 @@ def told(outcome):
             return "unsupported: " + "; ".join(f"{r['operator']}: {r['detail']}" for r in outcome["refusals"])
         case _:
             return f"wrong: {outcome['message']}"
+
+
+def judge(folder, what):
+    """Runs a folder of cases that must all be right; says which are not, how many there are of `what`, and exits."""
+    results = run(folder)["cases"]
+    wrong = [r for r in results if r["outcome"]["result"] != "passed"]
+    for result in wrong:
+        print(f"FAILED {result['case']}: {told(result['outcome'])}")
+    print(f"{len(results)} {what}: {len(results) - len(wrong)} right")
+    sys.exit(1 if wrong or not results else 0)

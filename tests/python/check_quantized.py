@@ -5,7 +5,6 @@ differs, or something is no longer taken as far as it once was.
 """
 
 import logging
-import sys
 import tempfile
 from pathlib import Path
 
@@ -213,12 +212,7 @@ def main():
     with tempfile.TemporaryDirectory() as directory:
         Operators(Path(directory)).all()
         networks(Path(directory))
-        results = cases.run(directory)["cases"]
-    wrong = [r for r in results if r["outcome"]["result"] != "passed"]
-    for result in wrong:
-        print(f"FAILED {result['case']}: {cases.told(result['outcome'])}")
-    print(f"{len(results)} quantised operators and networks: {len(results) - len(wrong)} right")
-    sys.exit(1 if wrong or not results else 0)
+        cases.judge(directory, "quantised operators and networks")
 
 
 if __name__ == "__main__":

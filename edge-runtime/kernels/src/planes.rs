@@ -57,12 +57,28 @@ impl Walk {
     }
 }
 
-/// Copies a plane into scratch, padded with `value` and split into the phases of its column stride.
+/// Copies a plane of floats into scratch, padded with `value` and split into the phases of its column stride.
 ///
 /// # Safety
 /// `input` has the window's input plane, `out` has `plane_floats`.
 #[inline(always)]
 pub unsafe fn pad<S: Simd>(window: &Window, input: *const f32, out: *mut f32, value: f32) {
+    // SAFETY: the walk hands on what it was given.
+    pad_with(window, input, out, value, |from, to, n| unsafe { elements::<S>(from, to, n) });
+}
+
+/// [`pad`] for any elements; `run` copies so many of them that lie next to each other.
+///
+/// # Safety
+/// `input` has the window's input plane, `out` has as many elements as `plane_floats` says.
+#[inline(always)]
+pub unsafe fn pad_with<T: Copy>(
+    window: &Window,
+    input: *const T,
+    out: *mut T,
+    value: T,
+    run: impl Fn(*const T, *mut T, usize),
+) {
     let (rows, phase) = (window.padded_rows() as usize, window.phase_width() as usize);
     let (sw, iw, ih) = (window.sw as usize, window.iw as usize, window.ih as usize);
     let (pt, pl) = (window.pt as usize, window.pl as usize);
@@ -81,8 +97,8 @@ pub unsafe fn pad<S: Simd>(window: &Window, input: *const f32, out: *mut f32, va
             fill(to, first, value);
             let start = from.wrapping_add(first * sw + p).wrapping_sub(pl);
             match sw {
-                1 => elements::<S>(start, to.add(first), last - first),
-                2 => gather::<2>(start, to.add(first), last - first),
+                1 => run(start, to.add(first), last - first),
+                2 => gather::<2, T>(start, to.add(first), last - first),
                 _ => (0..last - first).for_each(|i| *to.add(first + i) = *start.add(i * sw)),
             }
             fill(to.add(last), phase - last, value);
@@ -107,14 +123,14 @@ pub unsafe fn elements<S: Simd>(from: *const f32, to: *mut f32, n: usize) {
 }
 
 #[inline(always)]
-unsafe fn gather<const STRIDE: usize>(from: *const f32, to: *mut f32, n: usize) {
+unsafe fn gather<const STRIDE: usize, T: Copy>(from: *const T, to: *mut T, n: usize) {
     for i in 0..n {
         *to.add(i) = *from.add(i * STRIDE);
     }
 }
 
 #[inline(always)]
-unsafe fn fill(to: *mut f32, n: usize, value: f32) {
+unsafe fn fill<T: Copy>(to: *mut T, n: usize, value: T) {
     for i in 0..n {
         *to.add(i) = value;
     }

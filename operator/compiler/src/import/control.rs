@@ -21,7 +21,7 @@ const MAX_GROWING: usize = 256;
 /// Values of outputs; nothing where what makes them is not supported, which was noted.
 type Results = Vec<Option<ValueId>>;
 
-/// Where a node with bodies stands.
+/// Where a node stands.
 pub(super) struct Place<'a, 'm> {
     pub(super) node: &'m Node<'m>,
     pub(super) given: Option<&'a Given<'m>>,

@@ -271,24 +271,23 @@ impl<'m> Walk<'m> {
                 }
             }
         }
+        let place = control::Place { node, given, inputs, depth };
         if census::is_denied(self.deny, node) {
-            return self.denied(node, given, inputs, all_known, scopes, depth);
+            return self.denied(place, all_known, scopes);
         }
-        self.known_or_not(node, given, inputs, all_known, scopes, depth)
+        self.known_or_not(place, all_known, scopes)
     }
 
     /// A node that the target must not be given: only if its answer is known now, so that the target never computes it.
     fn denied(
         &mut self,
-        node: &'m Node<'m>,
-        given: Option<&Given<'m>>,
-        inputs: Vec<Option<ValueId>>,
+        place: control::Place<'_, 'm>,
         all_known: bool,
         scopes: &mut Vec<Scope>,
-        depth: usize,
     ) -> Vec<Option<ValueId>> {
+        let node = place.node;
         let before = self.findings.unsupported.len();
-        let results = self.known_or_not(node, given, inputs, all_known, scopes, depth);
+        let results = self.known_or_not(place, all_known, scopes);
         let folded = |id: &Option<ValueId>| id.is_some_and(|id| self.b.graph.value(id).constant.is_some());
         if results.is_empty() || !results.iter().all(folded) {
             // What else is wrong with the node does not matter any more.
@@ -300,13 +299,11 @@ impl<'m> Walk<'m> {
 
     fn known_or_not(
         &mut self,
-        node: &'m Node<'m>,
-        given: Option<&Given<'m>>,
-        inputs: Vec<Option<ValueId>>,
+        place: control::Place<'_, 'm>,
         all_known: bool,
         scopes: &mut Vec<Scope>,
-        depth: usize,
     ) -> Vec<Option<ValueId>> {
+        let control::Place { node, given, inputs, depth } = place;
         self.b.label = node.label().to_owned();
         self.b.operator = node.operator();
         if let Some(function) = self.functions.get(&(node.domain.as_str(), node.op_type.as_str())).copied() {
