@@ -2,7 +2,8 @@
 
 use std::borrow::Cow;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{Batch, TargetName};
 
@@ -112,10 +113,29 @@ pub enum GoldenMatch {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Tolerance {
-    /// In the output's unit.
+    /// In the output's unit; finite, 0 or more.
+    #[serde(deserialize_with = "allowance")]
     pub absolute: f64,
-    /// A share of the expected value.
+    /// A share of the expected value; finite, 0 or more.
+    #[serde(deserialize_with = "allowance")]
     pub relative: f64,
+}
+
+/// Below 0 not even the expected value itself would be met.
+fn allowance<'de, D: Deserializer<'de>>(read: D) -> Result<f64, D::Error> {
+    let value = f64::deserialize(read)?;
+    if value.is_finite() && value >= 0.0 {
+        return Ok(value);
+    }
+    Err(D::Error::custom(format!("a tolerance is 0 or more, not {value}")))
+}
+
+/// More than all of them cannot match.
+fn per_mille<'de, D: Deserializer<'de>>(read: D) -> Result<u32, D::Error> {
+    match u32::deserialize(read)? {
+        value @ 0..=1000 => Ok(value),
+        value => Err(D::Error::custom(format!("a share is 0 to 1000 per mille, not {value}"))),
+    }
 }
 
 /// What a release must reproduce on this very gateway before it serves.
@@ -125,6 +145,7 @@ pub struct Verification {
     /// How `labels/<output>` of the golden vectors are compared, when the user gave labels.
     pub golden_match: GoldenMatch,
     /// Per mille of the vectors that must match (1000 = all).
+    #[serde(deserialize_with = "per_mille")]
     pub min_matching_per_mille: u32,
     /// For `outputs/<output>`.
     pub tolerance: Tolerance,

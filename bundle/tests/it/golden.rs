@@ -309,3 +309,22 @@ fn files_that_are_not_what_they_should_be_are_refused() {
     let labelled = golden_file([0, 1, 0]);
     assert!(Golden::parse(&labelled, &contract.inputs, &rows).is_err(), "one label for two rows");
 }
+
+#[test]
+fn allowances_that_nothing_could_meet_are_refused_where_the_contract_is_read() {
+    let good = serde_json::to_value(contract(|_| ())).unwrap();
+    let read = |field: &str, value: serde_json::Value| {
+        let mut json = good.clone();
+        *json.pointer_mut(field).unwrap() = value;
+        serde_json::from_value::<Contract>(json).map(|_| ()).map_err(|e| e.to_string())
+    };
+    assert_eq!(read("/verification/tolerance/absolute", 0.into()), Ok(()));
+    for field in ["absolute", "relative"] {
+        let refused = read(&format!("/verification/tolerance/{field}"), (-1e7).into());
+        assert_eq!(refused.unwrap_err(), "a tolerance is 0 or more, not -10000000");
+    }
+    assert_eq!(
+        read("/verification/minMatchingPerMille", 1001.into()).unwrap_err(),
+        "a share is 0 to 1000 per mille, not 1001"
+    );
+}
