@@ -5,6 +5,7 @@
 
 pub mod bans;
 pub mod bench;
+pub mod cluster;
 pub mod conformance;
 pub mod demo;
 pub mod differential;
@@ -14,4 +15,5 @@ pub mod process;
 pub mod python;
 pub mod safetensors;
 pub mod test;
+pub mod tools;
 pub mod workspace;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{bench, conformance, demo, differential, fuzz, test};
+use xtask::{bench, conformance, demo, differential, fuzz, test, tools};
 
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", about = "The project's chores")]
@@ -25,6 +25,8 @@ enum Chore {
     Differential(differential::Options),
     /// Fuzz what reads hostile bytes.
     Fuzz(fuzz::Options),
+    /// Build the programs of Kubernetes that tests run against, once, into target/tools.
+    Tools,
     /// Measure, in release builds.
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
         Chore::Conformance(what) => conformance::run(&what),
         Chore::Differential(options) => differential::run(&options),
         Chore::Fuzz(options) => fuzz::run(&options),
+        Chore::Tools => tools::all().map(|()| ExitCode::SUCCESS),
         Chore::Bench(bench) => bench::run(bench),
     };
     outcome.unwrap_or_else(|error| {

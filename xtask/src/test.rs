@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use crate::demo::prerequisites;
 use crate::process::{self, Group, interrupted, run};
-use crate::{bans, conformance, differential, hardware, python, workspace};
+use crate::{bans, conformance, differential, hardware, python, tools, workspace};
 
 /// `cargo xtask test`.
 #[derive(Debug, Args)]
@@ -33,14 +33,15 @@ const ONE: Tally = Tally { passed: 1, failed: 0 };
 type Phase = (&'static str, fn() -> Result<Tally>);
 
 /// In order: what is fast first; the environment before the tests that use it; the demo last.
-const PHASES: [Phase; 14] = [
-    ("tools", tools),
+const PHASES: [Phase; 15] = [
+    ("tools", environment),
     ("format", format),
     ("bans", bans),
     ("clippy", || cargo(&["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"])),
     ("rustdoc", rustdoc),
     ("fuzz targets", fuzz_targets),
     ("build", || cargo(&["build", "--quiet", "--workspace", "--bins"])),
+    ("cluster tools", || tools::all().map(|()| ONE)),
     ("cargo test", cargo_test),
     ("conformance", conformance),
     ("differential", differential),
@@ -94,7 +95,7 @@ pub fn all(options: Options) -> Result<ExitCode> {
     Ok(if total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn tools() -> Result<Tally> {
+fn environment() -> Result<Tally> {
     if !prerequisites::has_target(prerequisites::WASM_TARGET) {
         run(Command::new("rustup").current_dir(workspace::root()).args(["target", "add", prerequisites::WASM_TARGET]))?;
     }

@@ -5,3 +5,4 @@ mod drift;
 mod examples;
 mod properties;
 mod refusals;
+mod wrong;
