@@ -59,8 +59,8 @@ unsafe fn matrix<T: core::marker::Copy>(
     [to_row, to_col]: [isize; 2],
 ) {
     if from_col == 1 && to_col == 1 {
-        for y in 0..rows as isize {
-            core::ptr::copy(from.offset(y * from_row), to.offset(y * to_row), cols);
+        for y in 0..rows {
+            core::ptr::copy(from.offset(y as isize * from_row), to.offset(y as isize * to_row), cols);
         }
         return;
     }

@@ -71,7 +71,8 @@ impl Machine {
         let base = self.registers.0.as_mut_ptr().cast::<f32>();
         let read = |r: u32| {
             let r = r as usize;
-            if r < inputs { operands[r] } else { base.add(r * STRIP).cast_const() }
+            // What an operation does not read is no register: its address is made, but not used.
+            if r < inputs { operands[r] } else { base.wrapping_add(r.wrapping_mul(STRIP)).cast_const() }
         };
         for (i, instr) in self.code[..self.len].iter().enumerate() {
             let dst = if i + 1 == self.len { out } else { base.add(instr.dst as usize * STRIP) };

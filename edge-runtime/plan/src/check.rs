@@ -7,6 +7,7 @@ use crate::geometry::{p4_floats, p16_floats};
 use crate::step::{
     At, BiasOf, Conv, DType, Depthwise, Domain, Elt, Epilogue, Gemm, Layout, MAX_DIMS, Matrix, ReduceKind, Step, Window,
 };
+use crate::work::{MAX_WORK, work};
 
 /// The memory that steps may touch and the programs they may name.
 #[derive(Debug, Clone, Copy)]
@@ -23,6 +24,8 @@ pub struct Bounds<'a> {
 pub trait Programs: core::fmt::Debug {
     /// `None`: no such program, or not one of this domain.
     fn inputs(&self, program: u32, domain: Domain) -> Option<usize>;
+    /// Instructions of a program; 0: no such program.
+    fn length(&self, program: u32) -> u64;
 }
 
 /// Why a step does not pass; its place is added by the caller.
@@ -44,6 +47,12 @@ pub(crate) type Checked = Result<(), Fault>;
 
 pub(crate) fn sound(ok: bool) -> Checked {
     if ok { Ok(()) } else { Err(Fault::Geometry) }
+}
+
+/// Extents that no memory bounds, because their strides may be 0, are counted in 32 bits by a guest.
+pub(crate) fn countable(extents: &[u32]) -> Checked {
+    let product = extents.iter().fold(1u64, |all, &n| all.saturating_mul(u64::from(n)));
+    sound(extents.iter().all(|&n| n >= 1) && product <= i32::MAX as u64)
 }
 
 pub(crate) fn times(factors: &[u64]) -> u64 {
@@ -124,7 +133,7 @@ impl Bounds<'_> {
     }
 
     fn gemm(&self, g: &Gemm) -> Checked {
-        sound([g.batch, g.m, g.n, g.k].iter().all(|&n| n >= 1))?;
+        [g.batch, g.m, g.n, g.k].iter().try_for_each(|&n| countable(&[n]))?;
         let [m, n, k] = [g.m, g.n, g.k].map(u64::from);
         self.matrix(&g.left, g.batch, g.m, g.k, p4_floats(m, k))?;
         self.matrix(&g.right, g.batch, g.k, g.n, p16_floats(k, n))?;
@@ -165,7 +174,7 @@ impl Bounds<'_> {
     }
 
     fn elt(&self, e: &Elt, domain: Domain) -> Checked {
-        sound(e.dims.iter().all(|&d| d >= 1))?;
+        countable(&e.dims)?;
         let operands = e.operands.as_slice();
         sound(self.programs.inputs(e.program, domain) == Some(operands.len()))?;
         for operand in operands {
@@ -189,7 +198,8 @@ impl Bounds<'_> {
     }
 
     fn contract(&self, c: &Contract) -> Checked {
-        sound(c.outer.iter().chain(&c.inner).all(|&d| d >= 1))?;
+        countable(&c.outer)?;
+        countable(&c.inner)?;
         self.side(&c.left, c)?;
         for right in c.right.as_slice() {
             sound(matches!(c.kind, ReduceKind::Sum | ReduceKind::Mean | ReduceKind::Product))?;
@@ -226,7 +236,8 @@ impl Bounds<'_> {
         match step {
             Step::Fill(f) => self.span(f.out, u64::from(f.words), 4, Access::Write),
             Step::Copy(c) => {
-                sound(matches!(c.size, 1 | 2 | 4 | 8) && c.dims.iter().all(|&d| d >= 1))?;
+                sound(matches!(c.size, 1 | 2 | 4 | 8))?;
+                countable(&c.dims)?;
                 self.strided(c.input, &c.dims, &c.input_strides, c.size, Access::Read)?;
                 self.strided(c.out, &c.dims, &c.out_strides, c.size, Access::Write)
             }
@@ -312,9 +323,12 @@ impl Bounds<'_> {
         repeat.before().chain(repeat.after()).try_for_each(|slide| self.slide(&slide, repeat.count))
     }
 
-    /// Passes only lists of which every step, in every round, passes [`Bounds::step`]; nested and repeated within bounds.
+    /// Passes only lists of which every step, in every round, passes [`Bounds::step`]; nested and repeated within bounds, and
+    /// no more work than [`MAX_WORK`].
     pub fn items(&self, items: Items<'_>) -> Result<(), PlanError> {
-        self.nested(items, 0, &mut 0).map(drop)
+        self.nested(items, 0, &mut 0)?;
+        // After the above, since only then the recursion is known to end.
+        if work(items, self.programs) > MAX_WORK { Err(PlanError::TooMuchWork) } else { Ok(()) }
     }
 
     /// How many steps and slides a run of the list carries out. Recursion ends at [`MAX_NESTING`].

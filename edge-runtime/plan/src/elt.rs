@@ -247,6 +247,8 @@ record! {
 }
 
 const INSTR_BYTES: usize = 24;
+/// Operands, registers and length of a program.
+const HEAD_BYTES: usize = 12;
 
 /// A program that was checked: every register exists and is written before it is read.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -275,6 +277,11 @@ impl<'a> EltProgram<'a> {
     /// How many instructions.
     pub fn len(&self) -> usize {
         self.code.len() / INSTR_BYTES
+    }
+
+    /// How many bytes of a plan.
+    pub(crate) fn bytes(&self) -> usize {
+        HEAD_BYTES + self.code.len()
     }
 
     /// Never: a program has at least one instruction.

@@ -32,6 +32,15 @@ pub enum PlanError {
     Nesting,
     /// A run would carry out more steps than [`MAX_EXECUTED`](crate::control::MAX_EXECUTED).
     TooManySteps,
+    /// A run would be more work than [`MAX_WORK`](crate::work::MAX_WORK).
+    TooMuchWork,
+    /// Steps of an entry, or a program, begin inside those of another one: what is shared must be the same whole.
+    Shared {
+        /// What they are.
+        what: &'static str,
+        /// Which of them, in order.
+        index: u32,
+    },
     /// A step reads or writes outside arena or weights, or writes weights.
     OutOfBounds {
         /// The step's place in the step section.
@@ -60,6 +69,8 @@ impl fmt::Display for PlanError {
             Self::UnknownStep(k) => write!(f, "step kind {k} is not one that this runner runs"),
             Self::Nesting => f.write_str("repeats and branches are nested too deep"),
             Self::TooManySteps => f.write_str("a run would carry out more steps than the format allows"),
+            Self::TooMuchWork => f.write_str("a run would be more work than the format allows"),
+            Self::Shared { what, index } => write!(f, "{what} {index} lies partly inside another one"),
             Self::OutOfBounds { step } => write!(f, "step {step} reaches outside its memory"),
             Self::Geometry { step } => write!(f, "step {step} contradicts itself"),
             Self::Program(i) => write!(f, "element-wise program {i} is not well formed"),

@@ -7,7 +7,7 @@
 //! ```
 //! All numbers are little-endian. A reader refuses a required section that it does not know and skips others. Reading is
 //! total: any bytes give a plan or a [`PlanError`], in time linear in their length, without allocation; and every step of a
-//! plan that was read stays inside its memory (see [`check`]).
+//! plan that was read stays inside its memory (see [`check`]) and does a bounded amount of [`work`].
 #![no_std]
 #![forbid(unsafe_code)]
 #![cfg_attr(
@@ -39,10 +39,13 @@ pub mod geometry;
 pub mod quantized;
 pub mod record;
 pub mod step;
+pub mod work;
 
 pub use elt::{EltInstr, EltOp, EltProgram};
 pub use error::PlanError;
 pub use step::{At, DType, Domain, Step};
+
+use core::ops::Range;
 
 use check::{Bounds, Programs};
 use control::{Flat, Items};
@@ -148,11 +151,14 @@ impl<'a> Plan<'a> {
         Ok(plan)
     }
 
-    fn check(&self) -> Result<(), PlanError> {
+    /// Gives how many lists of steps were gone through: each once, however many entries run it.
+    fn check(&self) -> Result<usize, PlanError> {
         let bounds = Bounds { arena: self.arena_bytes, weights: self.weights_bytes, programs: &self.programs };
         let mut entries = Reader::new(self.entries);
         let count = entries.at_most("number of entries", MAX_ENTRIES)?;
-        for _ in 0..count {
+        let mut lists: [Range<usize>; MAX_ENTRIES as usize] = core::array::from_fn(|_| 0..0);
+        let mut gone_through = 0;
+        for (index, list) in (0..count).zip(0..) {
             let entry = Entry::read(&mut entries, self.steps)?;
             for tensor in entry.inputs().chain(entry.outputs()) {
                 let end = u64::from(tensor.at) + tensor.bytes().ok_or(PlanError::Truncated)?;
@@ -160,12 +166,29 @@ impl<'a> Plan<'a> {
                     return Err(PlanError::Value { what: "place of a tensor", value: tensor.at });
                 }
             }
+            let range = entry.start..entry.start + entry.steps.len();
+            let before = lists.get(..list).unwrap_or(&[]);
+            if before.contains(&range) {
+                continue;
+            }
+            if before.iter().any(|other| range.start < other.end && other.start < range.end) {
+                return Err(PlanError::Shared { what: "the list of steps of entry", index });
+            }
             bounds.items(entry.items())?;
+            gone_through += 1;
+            if let Some(place) = lists.get_mut(list) {
+                *place = range;
+            }
         }
         if count == 0 || !entries.is_empty() {
             return Err(PlanError::Section(section::ENTRIES));
         }
-        Ok(())
+        Ok(gone_through)
+    }
+
+    /// Work of one run of an entry, see [`work`](crate::work): at most [`MAX_WORK`](crate::work::MAX_WORK).
+    pub fn work(&self, entry: &Entry<'a>) -> u64 {
+        work::work(entry.items(), &self.programs)
     }
 
     /// Bytes of arena that the plan needs.
@@ -207,6 +230,8 @@ pub struct Entry<'a> {
     name: &'a str,
     inputs: (u32, &'a [u8]),
     outputs: (u32, &'a [u8]),
+    /// Bytes of the step section in front of its own.
+    start: usize,
     steps: &'a [u8],
 }
 
@@ -225,7 +250,7 @@ impl<'a> Entry<'a> {
             }
             Ok((count, body))
         };
-        Ok(Self { name, inputs: tensors()?, outputs: tensors()?, steps })
+        Ok(Self { name, inputs: tensors()?, outputs: tensors()?, start, steps })
     }
 
     /// Its name; a whole model's is `main`.
@@ -307,15 +332,25 @@ impl<'a> ProgramTable<'a> {
         let offsets = r.bytes(count as usize * 4)?;
         let bodies = bytes.get(4 + offsets.len()..).unwrap_or(&[]);
         let table = Self { count, offsets, bodies };
+        // One behind the other, so that few bytes cannot be many programs.
+        let mut end = 0;
         for index in 0..count {
-            table.read(index)?;
+            let start = table.offset(index)?;
+            if start < end {
+                return Err(PlanError::Shared { what: "program", index });
+            }
+            end = start + table.read(index)?.bytes();
         }
         Ok(table)
     }
 
-    fn read(&self, index: u32) -> Result<EltProgram<'a>, PlanError> {
+    fn offset(&self, index: u32) -> Result<usize, PlanError> {
         let place = self.offsets.get(index as usize * 4..).ok_or(PlanError::Program(index))?;
-        let offset = Reader::new(place).word()? as usize;
+        Ok(Reader::new(place).word()? as usize)
+    }
+
+    fn read(&self, index: u32) -> Result<EltProgram<'a>, PlanError> {
+        let offset = self.offset(index)?;
         EltProgram::read(&mut Reader::new(self.bodies.get(offset..).ok_or(PlanError::Truncated)?), index)
     }
 
@@ -327,5 +362,66 @@ impl<'a> ProgramTable<'a> {
 impl Programs for ProgramTable<'_> {
     fn inputs(&self, program: u32, domain: Domain) -> Option<usize> {
         self.get(program).filter(|p| p.is_of(domain)).map(|p| p.inputs())
+    }
+
+    fn length(&self, program: u32) -> u64 {
+        self.get(program).map_or(0, |p| p.len() as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::build::{PlanBuilder, TensorDef};
+    use crate::step::Fill;
+    use std::vec::Vec;
+
+    /// As many entries as there may be, each `[fill; 2]`, with entry `i` made to start where `start(i)` says.
+    fn plan(start: impl Fn(u32) -> u32) -> Vec<u8> {
+        let mut builder = PlanBuilder::new();
+        let fill: Step = Fill { out: At::arena(0).unwrap(), words: 1, value: 0 }.into();
+        let def = TensorDef { name: "x".into(), dtype: DType::U8, dims: [1].into(), at: 0 };
+        for _ in 0..MAX_ENTRIES {
+            builder.entry("e", [def.clone()].into(), [def.clone()].into(), &[fill, fill]);
+        }
+        let mut bytes = builder.finish(64, 0, 0).unwrap();
+        for entry in 0..MAX_ENTRIES {
+            // Length of the name, the name; then where the steps start and how long they are.
+            let head = |start: u32| [1, u32::from(b'e'), start, 40].map(u32::to_le_bytes).concat();
+            let place = bytes.windows(16).rposition(|w| w == head(entry * 40)).unwrap();
+            bytes[place..place + 16].copy_from_slice(&head(start(entry)));
+        }
+        bytes
+    }
+
+    #[test]
+    fn a_list_that_many_entries_run_is_gone_through_once() {
+        let lists = |bytes: &[u8]| Plan::parse(bytes).unwrap().check().unwrap();
+        assert_eq!(lists(&plan(|entry| entry * 40)), MAX_ENTRIES as usize);
+        assert_eq!(lists(&plan(|_| 40)), 1);
+        assert_eq!(lists(&plan(|entry| entry % 2 * 40)), 2);
+    }
+
+    #[test]
+    fn lists_are_shared_whole_or_not_at_all() {
+        let error = Plan::parse(&plan(|entry| entry * 20)).unwrap_err();
+        assert_eq!(error, PlanError::Shared { what: "the list of steps of entry", index: 1 });
+    }
+
+    #[test]
+    fn programs_do_not_lie_inside_each_other() {
+        let code = EltInstr { op: EltOp::Neg, dst: 1, ..EltInstr::default() };
+        let one = EltProgram::encode(1, 2, &[code]);
+        let table = |offsets: [u32; 2]| {
+            let head = [2, offsets[0], offsets[1]].map(u32::to_le_bytes).concat();
+            [head, one.clone(), one.clone()].concat()
+        };
+        let length = one.len() as u32;
+        assert!(ProgramTable::parse(&table([0, length])).is_ok());
+        for second in [0, 4] {
+            assert!(ProgramTable::parse(&table([0, second])).is_err(), "at {second}");
+        }
+        let error = ProgramTable::parse(&table([length, 0])).unwrap_err();
+        assert_eq!(error, PlanError::Shared { what: "program", index: 1 });
     }
 }

@@ -3,7 +3,7 @@
 //! Bytes are U8 or I8; what counts is `byte − zero`, whose sums are exact. "P4 pairs" is a matrix packed in panels of four rows,
 //! two neighbours of a row next to each other, `[⌈m/4⌉][k′/2][4][2]` with `k′ = k` rounded up to [`DEPTH`]; filled up with zeros.
 
-use crate::check::{Access, Bounds, Checked, sound, times};
+use crate::check::{Access, Bounds, Checked, countable, sound, times};
 use crate::geometry::SLACK_BYTES;
 use crate::record::{choice, record};
 use crate::step::{At, DType, PANEL_COLS, PANEL_ROWS, Window};
@@ -277,7 +277,7 @@ impl Bounds<'_> {
     }
 
     pub(crate) fn int_gemm(&self, g: &IntGemm) -> Checked {
-        sound([g.batch, g.m, g.n, g.k].iter().all(|&n| n >= 1))?;
+        [g.batch, g.m, g.n, g.k].iter().try_for_each(|&n| countable(&[n]))?;
         let [batch, m, n, k] = [g.batch, g.m, g.n, g.k].map(u64::from);
         match g.packing {
             Packing::Strided => self.bytes(&g.left, g.batch, g.m, g.k)?,

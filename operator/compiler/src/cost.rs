@@ -39,15 +39,17 @@ pub(crate) fn multiply_adds(op: &Op, inputs: &[&[usize]], output: &[usize]) -> u
     }
 }
 
-/// Multiply-adds of a whole graph, and one for each element that is made: rounds of a repeat cost even where they only move.
+/// Multiply-adds of a node, and one for each element that it makes: rounds of a repeat cost even where they only move.
+pub(crate) fn of(graph: &Graph, node: &Node) -> u64 {
+    let shape = |id: &ValueId| &graph.value(*id).shape[..];
+    let inputs: Vec<&[usize]> = node.inputs.iter().map(shape).collect();
+    let made: u64 = node.outputs.iter().map(|id| graph.value(*id).len() as u64).sum();
+    multiply_adds(&node.op, &inputs, shape(&node.outputs[0])).saturating_add(made).saturating_add(1)
+}
+
+/// That of a whole graph.
 fn work(graph: &Graph) -> u64 {
-    let each = |node: &Node| {
-        let shape = |id: &ValueId| &graph.value(*id).shape[..];
-        let inputs: Vec<&[usize]> = node.inputs.iter().map(shape).collect();
-        let made: u64 = node.outputs.iter().map(|id| graph.value(*id).len() as u64).sum();
-        multiply_adds(&node.op, &inputs, shape(&node.outputs[0])).saturating_add(made).saturating_add(1)
-    };
-    graph.nodes.iter().map(each).fold(1, u64::saturating_add)
+    graph.nodes.iter().map(|node| of(graph, node)).fold(1, u64::saturating_add)
 }
 
 /// Work and traffic of one inference.

@@ -5,3 +5,4 @@ mod every_kind;
 mod inside;
 mod nested;
 mod touch;
+mod work;

@@ -291,6 +291,13 @@ impl<'g> Lowering<'g> {
                 });
                 return Err(LowerError::NotLowered(gaps.flatten().collect()));
             }
+            Err(error @ PlanError::TooMuchWork) => {
+                let dearest = graph.nodes.iter().max_by_key(|node| crate::cost::of(graph, node));
+                return Err(dearest.map_or(error.into(), |node| {
+                    let detail = format!("{error}, and this is most of it; use smaller dimensions");
+                    refuse(node, detail)
+                }));
+            }
             plan => plan?,
         };
         Ok(Lowered { plan, weights, arena_bytes: u64::from(arena_bytes), gflop: self.flop as f64 / 1e9 })

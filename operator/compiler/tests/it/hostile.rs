@@ -262,3 +262,24 @@ fn numbers_that_ask_for_memory_are_refused() {
         assert_ne!(verdict.reason, VerdictReason::MemoryExceeded, "it was built first: {}", verdict.message);
     }
 }
+
+/// What a gateway would be busy with for hours is refused here, by the node that is most of it, and not by the plan's reader.
+#[test]
+fn more_work_than_a_plan_may_be_is_refused_by_node() {
+    let products = |count: usize| {
+        let names: Vec<String> =
+            (0..count).map(|i| if i + 1 == count { "y".into() } else { format!("t{i}") }).collect();
+        let each = names.iter().enumerate().map(|(i, name)| {
+            let from = i.checked_sub(1).map_or("x", |before| &names[before]);
+            node("MatMul", &[from, from], &[name], &[])
+        });
+        chain(&[Dim::Is(4096), Dim::Is(4096)], each.collect()).model()
+    };
+    let lowered = |model: &[u8]| lower::lower(&import::import(model, &[], &[]).unwrap().graph, &target());
+    assert!(lowered(&products(2)).is_ok());
+    // Each is 2³⁶ multiplications, all may be 2⁴⁴.
+    let Err(lower::LowerError::NotLowered(gaps)) = lowered(&products(257)) else { panic!("it was taken") };
+    let [gap] = &gaps[..] else { panic!("{gaps:?}") };
+    assert_eq!(gap.operator, "MatMul");
+    assert!(gap.detail.contains("more work than the format allows"), "{gap:?}");
+}
