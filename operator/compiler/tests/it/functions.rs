@@ -280,22 +280,29 @@ fn regions_need_a_number_of_samples() {
     close(&y[0], &[1, 1, 1, 1], &[7.5]);
 }
 
-/// 64 · 64 numbers are transformed in two steps; an impulse at 1 turns once around.
+/// An impulse at 1 turns once around: 4096 numbers go in passes, 65537, a prime, as a convolution.
 #[test]
-fn a_long_transform_is_split() {
-    let n = 4096;
-    let model = one("DFT", &["x"], &[("x", FLOAT, &[1, n, 2])], 1, &[]);
-    let mut signal = vec![0.0; 2 * n];
-    signal[2] = 1.0;
-    let y = model.run(&[Tensor::f32(vec![1, n, 2], signal)]);
-    let at = |k: usize| [y[0].floats()[2 * k], y[0].floats()[2 * k + 1]];
-    for (k, wanted) in
-        [(0, [1.0, 0.0]), (n / 4, [0.0, -1.0]), (n / 2, [-1.0, 0.0]), (n / 8, [0.5f32.sqrt(), -0.5f32.sqrt()])]
-    {
-        assert!(at(k).iter().zip(wanted).all(|(a, b)| (a - b).abs() < 1e-5), "{k}: {:?}", at(k));
+fn long_transforms_need_no_large_matrix() {
+    for (n, size) in [(4096, 64 << 10), (65537, 4 << 20)] {
+        let model = one("DFT", &["x"], &[("x", FLOAT, &[1, n, 2])], 1, &[]);
+        let graph = import::import(&model.model(), &[], &[]).expect("it is taken").graph;
+        let lowered = lower::lower(&graph, &super::target()).expect("it is lowered");
+        assert!(lowered.weights.len() < size, "{n}: {} bytes", lowered.weights.len());
+        let mut signal = vec![0.0; 2 * n];
+        signal[2] = 1.0;
+        let y = eval::evaluate(&graph, &[Tensor::f32(vec![1, n, 2], signal)]).expect("it runs");
+        for k in (0..n).step_by(n / 64) {
+            let angle = -std::f64::consts::TAU * k as f64 / n as f64;
+            let wanted = [angle.cos() as f32, angle.sin() as f32];
+            let found = &y[0].floats()[2 * k..2 * k + 2];
+            assert!(
+                found.iter().zip(wanted).all(|(a, b)| (a - b).abs() < 1e-5),
+                "{k} of {n}: {found:?}, not {wanted:?}"
+            );
+        }
     }
-    let why = one("DFT", &["x"], &[("x", FLOAT, &[1, 65537, 1])], 1, &[]).refusal();
-    assert!(why.contains("no factors"), "{why}");
+    let why = one("DFT", &["x"], &[("x", FLOAT, &[1, 1 << 19, 1])], 1, &[]).refusal();
+    assert!(why.contains("1 to 262144 are supported"), "{why}");
 }
 
 #[test]

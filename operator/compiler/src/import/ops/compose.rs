@@ -83,17 +83,6 @@ pub(super) fn table(
     Ok(b.constant(Tensor::int(dtype, vec![rows, cols], data)))
 }
 
-/// A table of f32, computed in f64.
-pub(super) fn float_table(
-    b: &mut Builder,
-    (rows, cols): (usize, usize),
-    f: impl Fn(usize, usize) -> f64,
-) -> Result<ValueId> {
-    bounded(rows.saturating_mul(cols))?;
-    let data = (0..rows).flat_map(|r| (0..cols).map(move |c| (r, c))).map(|(r, c)| f(r, c) as f32).collect();
-    Ok(b.constant(Tensor::f32(vec![rows, cols], data)))
-}
-
 /// Refuses tables that are larger than [`MAX_TABLE`].
 pub(super) fn bounded(elements: usize) -> Result<()> {
     if elements > MAX_TABLE {

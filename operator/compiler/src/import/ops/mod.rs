@@ -6,6 +6,7 @@ mod bounded;
 mod compose;
 mod contrib;
 mod elementwise;
+mod fourier;
 mod integer;
 mod layout;
 mod lists;

@@ -1,98 +1,16 @@
-//! Fourier transforms as products with constant matrices, split by factors where one matrix would be large; windows and mel filters.
+//! Fourier transforms of signals and of their frames; windows and mel filters.
 
 use crate::ir::{BinaryOp, DType, Op, Tensor, ValueId};
 
 use super::super::build::{Builder, Result, invalid, unsupported};
 use super::super::call::{Call, extent};
 use super::super::tensor;
-use super::compose::{bounded, cut, float_table, join, pad_along, product};
+use super::compose::{bounded, cut, join, pad_along};
+use super::fourier::{self, Complex};
 use super::layout::number;
 
-/// Largest matrix of one transform: 8 MiB of f32.
-const MAX_MATRIX: usize = 1 << 21;
 /// Longest transform.
 const MAX_LENGTH: usize = 1 << 18;
-
-/// `e^(sign · 2πi · a ÷ n)`, with the angle reduced exactly.
-fn turn(a: usize, n: usize, sign: f64) -> (f64, f64) {
-    let angle = 2.0 * std::f64::consts::PI * (a % n) as f64 / n as f64;
-    (libm::cos(angle), sign * libm::sin(angle))
-}
-
-/// The transform's matrix: from `n` numbers of `parts` parts (real, or real and imaginary) to the first `out` frequencies.
-fn matrix(b: &mut Builder, n: usize, parts: usize, out: usize, sign: f64, scale: f64) -> Result<ValueId> {
-    float_table(b, (n * parts, out * 2), |row, col| {
-        let (cos, sin) = turn((row / parts) * (col / 2) % n, n, sign);
-        scale
-            * match (row % parts, col % 2) {
-                (0, 0) | (1, 1) => cos,
-                (0, _) => sin,
-                _ => -sin,
-            }
-    })
-}
-
-/// `[rows, n, parts] → [rows, out, 2]`: the first `out` of `n` frequencies, each times `scale`. Long transforms are split as
-/// Cooley and Tukey (1965) do, `n = n₁ · n₂`.
-fn transform(b: &mut Builder, x: ValueId, out: usize, sign: f64, scale: f64) -> Result<ValueId> {
-    let &[rows, n, parts] = b.shape(x) else { return invalid("a transform of another rank") };
-    let direct = n.saturating_mul(parts).saturating_mul(out * 2);
-    let split = (2..=n).take_while(|d| d * d <= n).filter(|d| n.is_multiple_of(*d)).last();
-    let (Some(first), true) = (split, direct > MAX_MATRIX) else {
-        if direct > MAX_MATRIX {
-            return unsupported(format!("a transform of {n}, which has no factors"));
-        }
-        let matrix = matrix(b, n, parts, out, sign, scale)?;
-        let x = b.reshape(x, vec![rows, n * parts])?;
-        let y = product(b, x, matrix)?;
-        return b.reshape(y, vec![rows, out, 2]);
-    };
-    let second = n / first;
-    // Element n₂ · m₁ + m₂: over m₁ for each m₂.
-    let x = b.reshape(x, vec![rows, first, second, parts])?;
-    let x = b.transpose(x, vec![0, 2, 1, 3])?;
-    let x = b.reshape(x, vec![rows * second, first, parts])?;
-    let y = transform(b, x, first, sign, scale)?;
-    // Turned by m₂ · k₁ steps of n.
-    let y = b.reshape(y, vec![rows, second, first, 2])?;
-    let cosines = float_table(b, (second, first), |m, k| turn(m * k, n, sign).0)?;
-    let sines = float_table(b, (second, first), |m, k| turn(m * k, n, sign).1)?;
-    let (cosines, sines) = (b.reshape(cosines, vec![second, first, 1])?, b.reshape(sines, vec![second, first, 1])?);
-    let (real, imaginary) = (cut(b, y, 3, 0, 1, 1)?, cut(b, y, 3, 1, 1, 1)?);
-    let mut sum = |p: ValueId, q: ValueId, op: BinaryOp| {
-        let (p, q) = (b.binary(BinaryOp::Mul, p, cosines)?, b.binary(BinaryOp::Mul, q, sines)?);
-        b.binary(op, p, q)
-    };
-    let (re, im) = (sum(real, imaginary, BinaryOp::Sub)?, sum(imaginary, real, BinaryOp::Add)?);
-    let y = join(b, &[re, im], 3)?;
-    let y = b.transpose(y, vec![0, 2, 1, 3])?;
-    let y = b.reshape(y, vec![rows * first, second, 2])?;
-    let y = transform(b, y, second, sign, 1.0)?;
-    // Frequency k₁ + n₁ · k₂.
-    let y = b.reshape(y, vec![rows, first, second, 2])?;
-    let y = b.transpose(y, vec![0, 2, 1, 3])?;
-    let y = b.reshape(y, vec![rows, n, 2])?;
-    cut(b, y, 1, 0, out, 1)
-}
-
-/// Half a spectrum back to `n` real numbers: `[rows, n ÷ 2 + 1, 2] → [rows, n, 1]`.
-fn real_inverse(b: &mut Builder, x: ValueId, n: usize) -> Result<ValueId> {
-    let rows = b.shape(x)[0];
-    let half = n / 2 + 1;
-    if half.saturating_mul(2 * n) > MAX_MATRIX {
-        return unsupported(format!("an inverse transform of half a spectrum to {n}"));
-    }
-    let matrix = float_table(b, (half * 2, n), |row, m| {
-        let k = row / 2;
-        // All but the first and, of an even number, the last stand for two.
-        let twice = if k == 0 || 2 * k == n { 1.0 } else { 2.0 };
-        let (cos, sin) = turn(k * m, n, 1.0);
-        twice / n as f64 * if row % 2 == 0 { cos } else { -sin }
-    })?;
-    let x = b.reshape(x, vec![rows, half * 2])?;
-    let y = product(b, x, matrix)?;
-    b.reshape(y, vec![rows, n, 1])
-}
 
 /// A scalar that must be known.
 fn scalar(call: &Call<'_, '_>, i: usize) -> Result<Option<f64>> {
@@ -120,26 +38,65 @@ pub(super) fn dft(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
         return unsupported(format!("a transform of {n}; 1 to {MAX_LENGTH} are supported"));
     }
     let b = &mut *call.b;
-    // The axis stands last, before the parts.
+    // The parts stand first, then the axis.
     let rank = shape.len();
-    let perm: Vec<usize> = (0..rank - 1).filter(|d| *d != axis).chain([axis, rank - 1]).collect();
+    let perm: Vec<usize> = [rank - 1, axis].into_iter().chain((0..rank - 1).filter(|d| *d != axis)).collect();
     let x = b.transpose(x, perm.clone())?;
     let wanted = if inverse && onesided { n / 2 + 1 } else { n };
-    let x = pad_along(b, x, rank - 2, (0, wanted as isize - lead[axis] as isize), 0.0)?;
-    let others: Vec<usize> = b.shape(x)[..rank - 2].to_vec();
+    let x = pad_along(b, x, 1, (0, wanted as isize - lead[axis] as isize), 0.0)?;
+    let others: Vec<usize> = b.shape(x)[2..].to_vec();
     let rows = others.iter().product();
-    let x = b.reshape(x, vec![rows, wanted, parts])?;
-    let y = match (inverse, onesided) {
-        (true, true) => real_inverse(b, x, n)?,
-        (true, false) => transform(b, x, n, 1.0, 1.0 / n as f64)?,
-        (false, true) => transform(b, x, n / 2 + 1, -1.0, 1.0)?,
-        (false, false) => transform(b, x, n, -1.0, 1.0)?,
+    let x = b.reshape(x, vec![parts, wanted, rows])?;
+    let y = if inverse && onesided {
+        let x = complex(b, x)?;
+        let y = fourier::to_real(b, x, n)?;
+        b.reshape(y, vec![1, n, rows])?
+    } else if inverse {
+        let x = complex(b, x)?;
+        let y = fourier::transform(b, x, 1.0)?.scale(b, 1.0 / n as f64)?;
+        stacked(b, y)?
+    } else {
+        let y = spectrum(b, x, onesided)?;
+        stacked(b, y)?
     };
-    let tail = b.shape(y)[1..].to_vec();
-    let y = b.reshape(y, [others, tail].concat())?;
+    let out = b.shape(y)[..2].to_vec();
+    let y = b.reshape(y, [out, others].concat())?;
     let mut back = vec![0; rank];
     perm.iter().enumerate().for_each(|(i, p)| back[*p] = i);
     Ok(vec![b.transpose(y, back)?])
+}
+
+/// `[parts, n, rows]` as real and imaginary parts, `[n, rows]` each; a real signal's imaginary part is zero.
+fn complex(b: &mut Builder, x: ValueId) -> Result<Complex> {
+    let &[parts, n, rows] = b.shape(x) else { return invalid("a transform of another rank") };
+    let mut part = |at| {
+        let part = cut(b, x, 0, at, 1, 1)?;
+        b.reshape(part, vec![n, rows])
+    };
+    let re = part(0)?;
+    let im = if parts == 2 { part(1)? } else { fourier::zeros(b, re)? };
+    Ok(Complex { re, im })
+}
+
+/// `[2, n, rows]`
+fn stacked(b: &mut Builder, y: Complex) -> Result<ValueId> {
+    let y = y.map(b, |b, y| {
+        let shape = [&[1], b.shape(y)].concat();
+        b.reshape(y, shape)
+    })?;
+    join(b, &[y.re, y.im], 0)
+}
+
+/// The transform of `[parts, n, rows]`; of a real signal the first half or all.
+fn spectrum(b: &mut Builder, x: ValueId, onesided: bool) -> Result<Complex> {
+    let &[parts, n, rows] = b.shape(x) else { return invalid("a transform of another rank") };
+    if parts == 2 {
+        let x = complex(b, x)?;
+        return fourier::transform(b, x, -1.0);
+    }
+    let x = b.reshape(x, vec![n, rows])?;
+    let half = fourier::of_real(b, x)?;
+    if onesided { Ok(half) } else { fourier::whole(b, half, n) }
 }
 
 /// ONNX's `STFT`: windows cut from the signal, each one transformed.
@@ -167,17 +124,21 @@ pub(super) fn stft(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
     }
     let frames = (length - frame) / step + 1;
     bounded(frames.saturating_mul(frame))?;
-    let places = (0..frames).flat_map(|f| (0..frame).map(move |i| (f * step + i) as i64)).collect();
-    let places = b.constant(Tensor::int(DType::I64, vec![frames, frame], places));
+    // Element i of every frame side by side: the transform runs along the first dimension.
+    let places = (0..frame).flat_map(|i| (0..frames).map(move |f| (f * step + i) as i64)).collect();
+    let places = b.constant(Tensor::int(DType::I64, vec![frame, frames], places));
     let mut y = b.one(Op::Gather { axis: 1 }, &[x, places], None)?;
     if let Some(window) = window {
-        let window = b.reshape(window, vec![frame, 1])?;
+        let window = b.reshape(window, vec![frame, 1, 1])?;
         y = b.binary(BinaryOp::Mul, y, window)?;
     }
-    let y = b.reshape(y, vec![n * frames, frame, parts])?;
-    let out = if onesided { frame / 2 + 1 } else { frame };
-    let y = transform(b, y, out, -1.0, 1.0)?;
-    Ok(vec![b.reshape(y, vec![n, frames, out, 2])?])
+    let y = b.transpose(y, vec![3, 1, 0, 2])?;
+    let y = b.reshape(y, vec![parts, frame, n * frames])?;
+    let y = spectrum(b, y, onesided)?;
+    let y = stacked(b, y)?;
+    let out = b.shape(y)[1];
+    let y = b.reshape(y, vec![2, out, n, frames])?;
+    Ok(vec![b.transpose(y, vec![2, 3, 1, 0])?])
 }
 
 /// A table of the attribute's type.
