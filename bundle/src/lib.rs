@@ -5,6 +5,7 @@
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 
 pub mod batch;
+mod confidence;
 mod contract;
 #[cfg(feature = "cosign-keys")]
 mod cosign;
@@ -17,12 +18,14 @@ pub mod half;
 mod ids;
 mod keys;
 pub mod manifest;
+mod policy;
 pub mod protocol;
 pub mod signing;
 mod stream;
 mod verify;
 
 pub use batch::Batch;
+pub use confidence::{CONFIDENCE_BINS, Confidence, OutOfRange, Threshold};
 pub use contract::*;
 pub use documents::*;
 pub use envelope::{IN_TOTO_TYPE, SIGSTORE_BUNDLE_TYPE, claims, pre_authentication_encoding, sign_envelope, to_json};
@@ -30,6 +33,7 @@ pub use error::VerifyError;
 pub use floors::Floors;
 pub use golden::{Deviation, Golden, GoldenError, Tally, VectorResult};
 pub use ids::*;
+pub use policy::{ClassThresholds, EscalationPolicy, POLICY_TYPE, PolicyFloor, sign_policy};
 pub use signing::*;
 pub use stream::StreamVerifier;
 pub use verify::*;

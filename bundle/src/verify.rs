@@ -3,6 +3,8 @@
 //!
 //! What arrives is [`Unverified`] and has no way to run; [`Verified`] comes only from here.
 
+mod policy;
+
 use std::collections::BTreeSet;
 use std::ops::Deref;
 
@@ -17,6 +19,8 @@ use crate::{
     ReleaseStatement, Role, RoleKeys, RunnerRef, RunnerStatement, TargetName, TrustRoot, UnixMillis, VerifyError,
     VerifyingKey,
 };
+
+pub use policy::{MAX_POLICY_BYTES, MAX_POLICY_LIFE_MILLIS};
 
 /// Largest trust root, pointer or assignment.
 pub const MAX_DOCUMENT_BYTES: usize = 4 << 20;

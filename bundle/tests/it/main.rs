@@ -4,6 +4,7 @@ mod attacks;
 mod cosign;
 mod counted;
 mod golden;
+mod policies;
 mod properties;
 mod walk;
 mod world;
