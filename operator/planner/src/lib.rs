@@ -5,6 +5,7 @@
 //! aggregates of its own.
 
 mod counts;
+pub mod escalation;
 mod matching;
 mod membership;
 mod plan;

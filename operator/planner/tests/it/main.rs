@@ -7,6 +7,7 @@ mod simulation;
 
 mod counting;
 mod deciding;
+mod escalation;
 mod fleets;
 mod membership;
 mod resuming;
