@@ -8,6 +8,7 @@ mod counts;
 pub mod escalation;
 mod matching;
 mod membership;
+pub mod placement;
 mod plan;
 mod policy;
 mod sequential;

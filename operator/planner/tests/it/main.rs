@@ -10,6 +10,7 @@ mod deciding;
 mod escalation;
 mod fleets;
 mod membership;
+mod placement;
 mod resuming;
 
 use ballast_bundle::UnixMillis;
