@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::{Batch, TargetName};
+use crate::{Batch, State, TargetName};
 
 /// Element types by their Open Inference Protocol names; little-endian, row-major.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -205,6 +205,9 @@ pub struct Contract {
     /// Where clients may send several rows at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batch: Option<Batch>,
+    /// Inputs that the gateway fills in: what the model carries from request to request of a sequence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<State>,
 }
 
 impl Contract {

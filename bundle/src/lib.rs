@@ -21,6 +21,7 @@ pub mod manifest;
 mod policy;
 pub mod protocol;
 pub mod signing;
+pub mod state;
 mod stream;
 mod verify;
 
@@ -35,5 +36,6 @@ pub use golden::{Deviation, Golden, GoldenError, Tally, VectorResult};
 pub use ids::*;
 pub use policy::{ClassThresholds, EscalationPolicy, POLICY_TYPE, PolicyFloor, sign_policy};
 pub use signing::*;
+pub use state::{Reset, State, StateInput};
 pub use stream::StreamVerifier;
 pub use verify::*;

@@ -281,6 +281,9 @@ impl Unverified<&[u8]> {
             None if contract.batch.as_ref().is_some_and(|batch| !batch.fits(&contract)) => {
                 Err(VerifyError::Mismatch("batch axes"))
             }
+            None if contract.state.as_ref().is_some_and(|state| !state.fits(&contract)) => {
+                Err(VerifyError::Mismatch("carried state"))
+            }
             None => Ok(Verified(contract)),
         }
     }

@@ -78,7 +78,8 @@ mod tests {
     #[test]
     fn writing_a_default_out_is_no_new_release() {
         let mut explicit = base();
-        explicit["runtime"] = json!({"memoryLimit": "256Mi", "instances": 1, "maxQueue": 16});
+        explicit["runtime"] =
+            json!({"memoryLimit": "256Mi", "instances": 1, "maxQueue": 16, "sequences": {"maxIdle": "1m"}});
         explicit["verification"] = json!({"tolerance": {"absolute": "1e-4"}, "finiteOutputs": true});
         explicit["model"]["allowContractChange"] = json!(false);
         explicit["targets"] = json!([]);

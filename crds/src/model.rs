@@ -86,11 +86,17 @@ pub struct Model {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = rules(&[(
-    "has(self.value) != (has(self.shape) || has(self.batchAxis))",
+    "has(self.state) || has(self.value) != (has(self.shape) || has(self.batchAxis))",
     "write shape, which fixes open dimensions, or batchAxis, along which clients may send several rows, or both; or value, which makes the input a constant",
 ), (
     "!has(self.shape) || !has(self.batchAxis) || (self.batchAxis < self.shape.size() && self.shape[self.batchAxis] == 1)",
     "shape must have 1 at batchAxis, which counts from 0: a gateway runs one row at a time",
+), (
+    "!has(self.state) || !has(self.value)",
+    "value makes the input a constant, which leaves nothing to carry: for what a sequence begins with write state.initial",
+), (
+    "!has(self.state) || !has(self.batchAxis)",
+    "rows of a batch are run apart from each other, so no state goes from one to the next: write state or batchAxis",
 )])))]
 pub struct ModelInput {
     /// As the model names it.
@@ -109,6 +115,66 @@ pub struct ModelInput {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 7))]
     pub batch_axis: Option<i64>,
+    /// Clients do not send the input: gateways carry it from request to request of a sequence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<InputState>,
+}
+
+/// How an input is filled in that clients do not send.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct InputState {
+    /// The output that becomes this input of the sequence's next request; of the same shape and type. Answers have it only where it
+    /// is asked for by name.
+    #[schemars(length(min = 1, max = 253))]
+    pub output: String,
+    /// When the input is what it was in the beginning again.
+    #[serde(default)]
+    pub reset: StateReset,
+    /// What it is in the beginning: one number for all elements, or all of them, row by row. Absent: zeros.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64), extend("x-kubernetes-list-type" = "atomic"))]
+    pub initial: Option<Vec<i64>>,
+}
+
+/// When state begins anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+pub enum StateReset {
+    /// With the first request of a sequence, and when another release takes over.
+    #[default]
+    OnSwap,
+    /// With every request: nothing is carried, and requests need no sequence.
+    PerRequest,
+}
+
+/// Sequences of a model that carries state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Sequences {
+    /// How many may be under way at once on one gateway; a request that would begin one more is refused with 429.
+    #[serde(default = "Sequences::default_max")]
+    #[schemars(range(min = 1, max = 65_536))]
+    pub max: i32,
+    /// A sequence that no request came for in so long is forgotten; at most 24h.
+    #[serde(default = "Sequences::default_max_idle")]
+    #[schemars(extend("x-kubernetes-validations" = rules(&[Span::RULE, Span::NOT_ZERO])))]
+    pub max_idle: Span,
+}
+
+impl Sequences {
+    fn default_max() -> i32 {
+        256
+    }
+    fn default_max_idle() -> Span {
+        "1m".into()
+    }
+}
+
+impl Default for Sequences {
+    fn default() -> Self {
+        Self { max: Self::default_max(), max_idle: Self::default_max_idle() }
+    }
 }
 
 /// One form of the model.
@@ -174,6 +240,9 @@ pub struct RuntimeOverride {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1024))]
     pub max_queue: Option<i32>,
+    /// Of a model whose inputs have state: how many sequences, and how long an idle one is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sequences: Option<Sequences>,
 }
 
 /// Limits that the sandbox enforces on every gateway.
@@ -196,6 +265,9 @@ pub struct Runtime {
     #[serde(default = "Runtime::default_max_queue")]
     #[schemars(range(min = 1, max = 1024))]
     pub max_queue: i32,
+    /// Of a model whose inputs have state: how many sequences, and how long an idle one is kept.
+    #[serde(default)]
+    pub sequences: Sequences,
 }
 
 impl Runtime {
@@ -217,6 +289,7 @@ impl Runtime {
             deadline: choice.deadline.clone().or_else(|| self.deadline.clone()),
             instances: choice.instances.unwrap_or(self.instances),
             max_queue: choice.max_queue.unwrap_or(self.max_queue),
+            sequences: choice.sequences.clone().unwrap_or_else(|| self.sequences.clone()),
         }
     }
 }
@@ -228,6 +301,7 @@ impl Default for Runtime {
             deadline: None,
             instances: Self::default_instances(),
             max_queue: Self::default_max_queue(),
+            sequences: Sequences::default(),
         }
     }
 }

@@ -6,5 +6,6 @@ mod counted;
 mod golden;
 mod policies;
 mod properties;
+mod state;
 mod walk;
 mod world;

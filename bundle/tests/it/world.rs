@@ -106,6 +106,7 @@ impl World {
             target: target.clone(),
             abi: 1 << 16,
             batch: None,
+            state: None,
             plan_major: 1,
             inputs: vec![tensor("image", &[1, 2])],
             outputs: vec![tensor("scores", &[1, 2])],

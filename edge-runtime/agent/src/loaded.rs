@@ -95,10 +95,10 @@ pub(crate) fn prepare(
 }
 
 impl Prepared {
-    /// Bytes of all its instances and the warm spare.
+    /// Bytes of all its instances and the warm spare, and of the state of as many sequences as there may be.
     pub(crate) fn memory(&self) -> u64 {
         let instances = u64::from(self.contract.limits.instances.max(1)).saturating_add(1);
-        self.program.memory_needed().saturating_mul(instances)
+        self.program.memory_needed().saturating_mul(instances).saturating_add(self.contract.state_memory())
     }
 
     /// Makes the instances. Takes as long as copying the weights.
@@ -173,9 +173,11 @@ impl Loaded {
         give_back(&Arc::downgrade(&self.pool), &self.gave_back);
     }
 
-    /// Whether a request for the one is a request for the other, its answer included.
+    /// Whether a request for the one is a request for the other, its answer included, and what clients leave out.
     pub(crate) fn answers_for(&self, other: &Self) -> bool {
-        self.contract.inputs == other.contract.inputs && self.contract.outputs == other.contract.outputs
+        self.contract.inputs == other.contract.inputs
+            && self.contract.outputs == other.contract.outputs
+            && self.contract.state_names() == other.contract.state_names()
     }
 
     /// The inputs of one golden vector.

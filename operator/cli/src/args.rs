@@ -129,6 +129,9 @@ pub struct Model {
     /// Fixes an input to a number, as `sr=16000`. Repeatable.
     #[arg(long = "value", value_name = "NAME=NUMBER")]
     pub values: Vec<String>,
+    /// Lets gateways carry an input over from an output, as `state=stateN`: `inputs[].state`. Repeatable.
+    #[arg(long = "state", value_name = "NAME=OUTPUT")]
+    pub states: Vec<String>,
     /// Most memory that one instance may take.
     #[arg(long, value_name = "BYTES", default_value = "256Mi")]
     pub memory_limit: Bytes,

@@ -41,7 +41,9 @@ fn local(command: &Infer) -> Result<Value, Failure> {
         let contract: Contract = serde_json::from_slice(&artifacts.contract).context("the compiler's contract")?;
         (artifacts.plan, artifacts.weights, contract)
     };
-    let inputs = inputs(command, &contract.inputs, &contract.outputs)?;
+    let inputs = inputs(command, &contract.inputs, &contract.outputs, |t| {
+        contract.state_input(&t.name).and_then(|s| s.initial_bytes(t))
+    })?;
     let answer = sandbox::run(&plan, &weights, &contract, &inputs)?;
     let outputs: Vec<Value> = contract
         .outputs
@@ -73,17 +75,30 @@ fn remote(command: &Infer) -> Result<Value, Failure> {
         Ok(specs.with_context(|| format!("the gateway says of {model} what this version does not read"))?)
     };
     let tensors = specs("inputs")?;
-    let given = inputs(command, &tensors, &specs("outputs")?)?;
+    let given = inputs(command, &tensors, &specs("outputs")?, |_| None)?;
     let inputs: Vec<Value> = tensors
         .iter()
         .zip(&given)
         .map(|(t, bytes)| json!({"name": t.name, "datatype": t.datatype, "shape": t.shape, "data": numbers(t.datatype, bytes)}))
         .collect();
-    http::gateway(&command.source, Method::POST, &format!("{base}/infer"), Some(&json!({"inputs": inputs})))
+    let mut request = json!({"inputs": inputs});
+    let config = http::gateway(&command.source, Method::GET, &format!("{base}/config"), None);
+    if config.is_ok_and(|config| config.get("sequence_batching").is_some()) {
+        // One request is a whole sequence; its name is nobody else's.
+        let time = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let id = format!("ballast-infer-{}-{}", std::process::id(), time.as_nanos());
+        request["parameters"] = json!({"sequence_id": id, "sequence_start": true, "sequence_end": true});
+    }
+    http::gateway(&command.source, Method::POST, &format!("{base}/infer"), Some(&request))
 }
 
-/// The bytes of every input, in the model's order.
-fn inputs(command: &Infer, tensors: &[TensorSpec], outputs: &[TensorSpec]) -> Result<Vec<Vec<u8>>, Failure> {
+/// The bytes of every input, in the model's order; `without` has those of an input that may be left out.
+fn inputs(
+    command: &Infer,
+    tensors: &[TensorSpec],
+    outputs: &[TensorSpec],
+    without: impl Fn(&TensorSpec) -> Option<Vec<u8>>,
+) -> Result<Vec<Vec<u8>>, Failure> {
     if let Some(path) = &command.golden {
         let bytes = models::read(path, MAX_GOLDEN_BYTES as u64)?;
         let golden = Golden::parse(&bytes, tensors, outputs).with_context(|| format!("{}", path.display()))?;
@@ -100,10 +115,11 @@ fn inputs(command: &Infer, tensors: &[TensorSpec], outputs: &[TensorSpec]) -> Re
     tensors
         .iter()
         .map(|t| {
-            let found = given.iter().find(|g| g.name == t.name);
-            let found =
-                found.ok_or_else(|| Failure::Failed(format!("input {:?} is missing; {}", t.name, wants(tensors))))?;
-            Ok(found.bytes(t)?)
+            let missing = || Failure::Failed(format!("input {:?} is missing; {}", t.name, wants(tensors)));
+            match given.iter().find(|g| g.name == t.name) {
+                Some(found) => Ok(found.bytes(t)?),
+                None => without(t).ok_or_else(missing),
+            }
         })
         .collect()
 }

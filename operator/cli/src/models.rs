@@ -5,7 +5,9 @@ use std::path::Path;
 
 use anyhow::{Context as _, anyhow, bail};
 use ballast_bundle::{GoldenMatch, Tolerance, Verification};
-use ballast_compiler::{CompileRequest, InputOverride, RuntimeLimits, TargetSpec, archive};
+use ballast_compiler::{
+    CompileRequest, InputOverride, RuntimeLimits, SequenceLimits, StateOverride, TargetSpec, archive,
+};
 use ballast_crds::{HardwareTarget, builtin_targets};
 
 use crate::args::{Matching, Model};
@@ -151,12 +153,13 @@ pub fn request(
         version: version.to_owned(),
         variant: "default".into(),
         target,
-        inputs: overrides(&model.shapes, &model.values)?,
+        inputs: overrides(&model.shapes, &model.values, &model.states)?,
         runtime: RuntimeLimits {
             memory_limit: model.memory_limit.0,
             deadline_millis: model.deadline.map(|d| d.0),
             instances: model.instances,
             max_queue: 16,
+            sequences: SequenceLimits::default(),
         },
         verification: Verification {
             golden_match: if by_label { GoldenMatch::ArgMax } else { GoldenMatch::Values },
@@ -181,6 +184,7 @@ pub fn plain(shapes: &[String]) -> Model {
         instances: 1,
         shapes: shapes.to_vec(),
         values: Vec::new(),
+        states: Vec::new(),
         memory_limit: Bytes(4 << 30),
         deadline: None,
     }
@@ -194,11 +198,11 @@ fn has_labels(golden: &[u8]) -> bool {
 }
 
 /// What a model leaves open, as typed.
-fn overrides(shapes: &[String], values: &[String]) -> Result<Vec<InputOverride>, Failure> {
-    read_overrides(shapes, values).map_err(|e| Failure::Usage(format!("{e:#}")))
+fn overrides(shapes: &[String], values: &[String], states: &[String]) -> Result<Vec<InputOverride>, Failure> {
+    read_overrides(shapes, values, states).map_err(|e| Failure::Usage(format!("{e:#}")))
 }
 
-fn read_overrides(shapes: &[String], values: &[String]) -> anyhow::Result<Vec<InputOverride>> {
+fn read_overrides(shapes: &[String], values: &[String], states: &[String]) -> anyhow::Result<Vec<InputOverride>> {
     let mut out = Vec::new();
     for text in shapes {
         let (name, shape) = text.split_once('=').with_context(|| format!("{text:?}: write NAME=1x3x224x224"))?;
@@ -225,6 +229,14 @@ fn read_overrides(shapes: &[String], values: &[String]) -> anyhow::Result<Vec<In
             }),
         }
     }
+    for text in states {
+        let (name, output) = text.split_once('=').with_context(|| format!("{text:?}: write NAME=OUTPUT"))?;
+        let state = Some(StateOverride { output: output.to_owned(), ..StateOverride::default() });
+        match out.iter_mut().find(|o| o.name == name) {
+            Some(known) => known.state = state,
+            None => out.push(InputOverride { name: name.to_owned(), state, ..InputOverride::default() }),
+        }
+    }
     Ok(out)
 }
 
@@ -244,11 +256,14 @@ mod tests {
 
     #[test]
     fn what_a_model_leaves_open_is_read_from_arguments() {
-        let found = overrides(&["image=1x3x4".into()], &["sr=16000".into()]).unwrap();
+        let states = ["image=next".into(), "h=hn".into()];
+        let found = overrides(&["image=1x3x4".into()], &["sr=16000".into()], &states).unwrap();
+        let carried = |i: usize| found[i].state.as_ref().map(|s| s.output.as_str());
+        assert_eq!((carried(0), carried(1), carried(2)), (Some("next"), None, Some("hn")));
         assert_eq!(found[0].shape.as_deref(), Some(&[1, 3, 4][..]));
         assert_eq!(found[1].value.as_deref(), Some(&[16000.0][..]));
         for bad in ["image", "image=1,2", "image="] {
-            assert!(overrides(&[bad.into()], &[]).is_err(), "{bad}");
+            assert!(overrides(&[bad.into()], &[], &[]).is_err(), "{bad}");
         }
     }
 }

@@ -189,6 +189,7 @@ fn artifacts(request: &CompileRequest) -> Artifacts {
         target: request.target.name.clone(),
         abi: 1 << 16,
         batch: None,
+        state: None,
         plan_major: 1,
         inputs: vec![tensor("x")],
         outputs: vec![tensor("y")],

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use ballast_bundle::{TargetName, Verification};
+use ballast_bundle::{Reset, TargetName, Verification};
 
 use crate::Verdict;
 
@@ -51,10 +51,44 @@ pub struct InputOverride {
     /// shown before anything is built.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batch_axis: Option<u32>,
+    /// Clients do not send the input: gateways fill it in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<StateOverride>,
+}
+
+/// What becomes of an input that clients do not send: `spec.model.inputs[].state`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct StateOverride {
+    /// The output that becomes the input of the sequence's next request.
+    pub output: String,
+    /// When it begins anew.
+    #[serde(default)]
+    pub reset: Reset,
+    /// What it is in the beginning; none for zeros, one for all elements, or all of them, row-major.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub initial: Vec<i64>,
+}
+
+/// Bounds of the sequences of a model with state: `runtime.sequences`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SequenceLimits {
+    /// How many at once.
+    pub max: u32,
+    /// How long one is kept that no request comes for, milliseconds.
+    pub max_idle_millis: u64,
+}
+
+impl Default for SequenceLimits {
+    /// As `runtime.sequences` is by default.
+    fn default() -> Self {
+        Self { max: 256, max_idle_millis: 60_000 }
+    }
 }
 
 /// Limits as the deployment and the target give them.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RuntimeLimits {
     /// Most that one instance may take, bytes: `runtime.memoryLimit`.
@@ -66,6 +100,9 @@ pub struct RuntimeLimits {
     pub instances: u32,
     /// Requests that wait.
     pub max_queue: u32,
+    /// Of a model with state.
+    #[serde(default)]
+    pub sequences: SequenceLimits,
 }
 
 /// One model for one target.

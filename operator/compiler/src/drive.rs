@@ -11,7 +11,7 @@ use crate::judge::{judge, mebibytes};
 use crate::lower::{LowerError, Lowered, lower};
 use crate::onnx::Dimension;
 use crate::{Artifacts, CompileOutcome, CompileRequest, OpenInput, TargetSpec, UnsupportedOperator, Verdict};
-use crate::{VerdictReason, batch, cost};
+use crate::{VerdictReason, batch, cost, state};
 
 /// The runner ABI that plans are made for: `edge-runtime/runner/ABI.md`.
 const RUNNER_ABI: u32 = 1 << 16;
@@ -132,7 +132,10 @@ fn read(request: &CompileRequest, deny: &[String]) -> Read {
     };
     let mut findings = match import::import(&request.model, &request.inputs, deny) {
         Ok(Imported { graph, notes, .. }) => {
-            return Read { graph: Some(costed(graph)), notes, findings: Findings::default() };
+            let (wrong, said) = state::look(&request.inputs, &graph, &request.runtime.sequences);
+            let notes = notes.into_iter().chain(said).collect();
+            let findings = Findings { inputs: wrong, ..Findings::default() };
+            return Read { graph: Some(costed(graph)), notes, findings };
         }
         Err(findings) => *findings,
     };
@@ -173,6 +176,11 @@ fn read(request: &CompileRequest, deny: &[String]) -> Read {
             }
         }
         findings.open = open;
+        if let Some((graph, _)) = &graph {
+            let (wrong, said) = state::look(&request.inputs, graph, &request.runtime.sequences);
+            findings.inputs.extend(wrong);
+            notes.extend(said);
+        }
     }
     Read { graph, notes, findings }
 }
@@ -271,16 +279,18 @@ fn plan<'r>(
             return Err(Box::new(Verdict::new(VerdictReason::NotLowered, message)));
         }
     };
-    let mut verdict = judge(target, &request.runtime, &lowered, cost, &read.notes);
+    let carried = state::memory(&request.inputs, graph, &request.runtime.sequences);
+    let mut verdict = judge(target, &request.runtime, &lowered, cost, carried, &read.notes);
     if !nothing_wrong {
-        // Numbers of the suggested shapes.
+        // Numbers of the suggested shapes, or of a model whose state cannot be carried as it is asked.
+        let with = if read.findings.open.is_empty() { "Otherwise" } else { "With these shapes" };
         let said = refused(request, read);
         verdict = Verdict {
             fits: false,
             reason: said.reason,
             open_inputs: said.open_inputs,
             inputs_yaml: said.inputs_yaml,
-            message: format!("{}\nWith these shapes: {}", said.message, verdict.message),
+            message: format!("{}\n{with}: {}", said.message, verdict.message),
             ..verdict
         };
     }
@@ -323,5 +333,6 @@ fn contract(
         },
         verification,
         batch,
+        state: state::of(&request.inputs, graph, &request.runtime.sequences),
     }
 }

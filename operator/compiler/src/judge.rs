@@ -51,17 +51,18 @@ fn derived_deadline(predicted: f64, gflop: f64) -> u64 {
     (predicted * DEADLINE_FACTOR).clamp(MIN_DEADLINE_MILLIS, MAX_DEADLINE_MILLIS).ceil() as u64
 }
 
-fn memory(target: &TargetSpec, runtime: &RuntimeLimits, lowered: &Lowered) -> MemoryNeed {
+fn memory(target: &TargetSpec, runtime: &RuntimeLimits, lowered: &Lowered, carried: u64) -> MemoryNeed {
     let (plan, weights) = (lowered.plan.len() as u64, lowered.weights.len() as u64);
     let instance_bytes = memory_needed(plan, weights, lowered.arena_bytes);
     let instances = runtime.instances.max(1);
     // One spare instance is kept warm. A candidate brings instances and a spare of its own.
-    let serving_bytes = instance_bytes.saturating_mul(u64::from(instances) + 1);
+    let serving_bytes = instance_bytes.saturating_mul(u64::from(instances) + 1).saturating_add(carried);
     MemoryNeed {
         instance_bytes,
         weights_bytes: weights,
         activations_bytes: lowered.arena_bytes,
         instances,
+        state_bytes: carried,
         serving_bytes,
         rollout_bytes: serving_bytes.saturating_mul(2),
         limit_bytes: runtime.memory_limit,
@@ -69,15 +70,16 @@ fn memory(target: &TargetSpec, runtime: &RuntimeLimits, lowered: &Lowered) -> Me
     }
 }
 
-/// Numbers, and every limit that they break.
+/// Numbers, and every limit that they break. `carried`: bytes of all sequences' state.
 pub(crate) fn judge(
     target: &TargetSpec,
     runtime: &RuntimeLimits,
     lowered: &Lowered,
     cost: &cost::Cost,
+    carried: u64,
     notes: &[String],
 ) -> Verdict {
-    let need = memory(target, runtime, lowered);
+    let need = memory(target, runtime, lowered, carried);
     let predicted = predict(cost, lowered.gflop, target.gflops, target.memory_bandwidth);
     let mut reason = VerdictReason::Fits;
     let mut lines = Vec::new();
@@ -99,12 +101,17 @@ pub(crate) fn judge(
     if need.serving_bytes > target.memory_bytes {
         reason = VerdictReason::MemoryExceeded;
         lines.push(format!(
-            "{} instances of {} (one of them a spare) need more than the {} that {} has ({parts}). Give a smaller variant, or \
-             fewer instances.",
+            "{} instances of {} (one of them a spare){} need more than the {} that {} has ({parts}). Give a smaller variant, or \
+             fewer instances{}.",
             u64::from(need.instances) + 1,
             mebibytes(need.instance_bytes),
+            match need.state_bytes {
+                0 => String::new(),
+                bytes => format!(" and {} for the state of sequences", mebibytes(bytes)),
+            },
             mebibytes(target.memory_bytes),
-            target.name
+            target.name,
+            if need.state_bytes > 0 { " or sequences (runtime.sequences.max)" } else { "" }
         ));
     } else if need.rollout_bytes > target.memory_bytes {
         notes.push(format!(

@@ -19,6 +19,7 @@ pub mod onnx;
 #[cfg(feature = "worker")]
 mod prove;
 pub mod shape;
+mod state;
 mod verdict;
 #[cfg(feature = "worker")]
 mod worker;

@@ -85,7 +85,10 @@ pub struct MemoryNeed {
     pub activations_bytes: u64,
     /// Instances that serve at once: `runtime.instances`.
     pub instances: u32,
-    /// All of them and the spare.
+    /// What gateways carry from request to request of as many sequences as there may be: `runtime.sequences.max`.
+    #[serde(default)]
+    pub state_bytes: u64,
+    /// All instances, the spare, and that state.
     pub serving_bytes: u64,
     /// While the next version of the same size is tried beside it.
     pub rollout_bytes: u64,

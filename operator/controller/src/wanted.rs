@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use ballast_bundle::{
-    DeploymentRef, Digest, GoldenMatch, NamespaceUid, TargetName, Tolerance, TrialPolicy, Verification,
+    DeploymentRef, Digest, GoldenMatch, NamespaceUid, Reset, TargetName, Tolerance, TrialPolicy, Verification,
+    state::MAX_IDLE_MILLIS,
 };
-use ballast_compiler::{InputOverride, RuntimeLimits, archive};
+use ballast_compiler::{InputOverride, RuntimeLimits, SequenceLimits, StateOverride, archive};
 pub use ballast_crds::GatewaySelector as Selector;
 use ballast_crds::{ModelDeployment, QuantityError, RETRY_ANNOTATION, Source};
 use ballast_planner::{Policy, PolicyError};
@@ -176,6 +177,7 @@ impl Wanted {
                     shape: input.shape.as_ref().map(|s| s.iter().map(|d| u64::try_from(*d).unwrap_or(0)).collect()),
                     value: input.value.as_ref().map(|v| v.iter().map(|n| *n as f64).collect()),
                     batch_axis: input.batch_axis.and_then(|axis| u32::try_from(axis).ok()),
+                    state: input.state.as_ref().map(state),
                 })
                 .collect(),
             golden: golden.map(|g| self::source("verification.golden.source", &g.source)).transpose()?,
@@ -230,6 +232,26 @@ fn source(field: &'static str, source: &Source) -> Result<SourceRef, InvalidWish
     Ok(SourceRef { uri: source.uri.clone(), digest, files })
 }
 
+fn state(state: &ballast_crds::InputState) -> StateOverride {
+    StateOverride {
+        output: state.output.clone(),
+        reset: match state.reset {
+            ballast_crds::StateReset::OnSwap => Reset::OnSwap,
+            ballast_crds::StateReset::PerRequest => Reset::PerRequest,
+        },
+        initial: state.initial.clone().unwrap_or_default(),
+    }
+}
+
+fn sequences(sequences: &ballast_crds::Sequences) -> Result<SequenceLimits, InvalidWish> {
+    let field = "runtime.sequences.maxIdle";
+    let max_idle_millis = sequences.max_idle.millis().map_err(|source| InvalidWish::Quantity { field, source })?;
+    if max_idle_millis > MAX_IDLE_MILLIS {
+        return Err(InvalidWish::Field { field, message: "a sequence is kept for 24h at most".to_owned() });
+    }
+    Ok(SequenceLimits { max: u32::try_from(sequences.max).unwrap_or(1), max_idle_millis })
+}
+
 fn limits(runtime: &ballast_crds::Runtime) -> Result<RuntimeLimits, InvalidWish> {
     let quantity = |field| move |source| InvalidWish::Quantity { field, source };
     Ok(RuntimeLimits {
@@ -240,6 +262,7 @@ fn limits(runtime: &ballast_crds::Runtime) -> Result<RuntimeLimits, InvalidWish>
         },
         instances: u32::try_from(runtime.instances).unwrap_or(1),
         max_queue: u32::try_from(runtime.max_queue).unwrap_or(1),
+        sequences: sequences(&runtime.sequences)?,
     })
 }
 

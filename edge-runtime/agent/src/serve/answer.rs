@@ -4,8 +4,9 @@ use std::borrow::Cow;
 
 use ballast_bundle::{Batch, Contract, ReleaseNumber, TensorSpec};
 use bytes::Bytes;
-use serde_json::json;
+use serde_json::{Value, json};
 
+use super::sequence::Told;
 use super::{AnsweredBy, numbers};
 
 /// A body and, where raw tensors follow the JSON, the JSON's length.
@@ -32,7 +33,9 @@ fn valid<'b>(
     }
 }
 
-/// The protocol's answer to an inference; with the rows that it was of, where the model takes several.
+/// The protocol's answer to an inference; with the rows that it was of, where the model takes several, and with what there is to
+/// say of its sequence.
+#[allow(clippy::too_many_arguments)] // all that an answer says of itself
 pub(crate) fn write(
     contract: &Contract,
     number: ReleaseNumber,
@@ -41,9 +44,10 @@ pub(crate) fn write(
     wanted: &[(usize, bool)],
     outputs: &[Vec<u8>],
     rows: Option<(&Batch, u64)>,
+    told: Option<&Told>,
 ) -> Body {
     let mut text = String::with_capacity(512);
-    let head = json!({
+    let mut head = json!({
         "model_name": contract.model,
         "model_version": contract.version,
         "parameters": {
@@ -52,6 +56,14 @@ pub(crate) fn write(
             "ballast_answered_by": by.as_str(),
         },
     });
+    if let Some(told) = told
+        && let Some(parameters) = head.get_mut("parameters").and_then(Value::as_object_mut)
+    {
+        parameters.insert("sequence_id".to_owned(), told.id.value());
+        if told.reset {
+            parameters.insert("ballast_sequence_reset".to_owned(), Value::Bool(true));
+        }
+    }
     let mut head = head.to_string();
     head.pop(); // the closing brace: the outputs' numbers are written straight into the text
     text.push_str(&head);
@@ -97,11 +109,9 @@ pub(crate) fn write(
 
 #[cfg(test)]
 mod tests {
-    use ballast_bundle::{CountedOutput, Counter, DataType};
-    use serde_json::Value;
-
     use super::super::request::tests::contract;
     use super::*;
+    use ballast_bundle::{CountedOutput, Counter, DataType};
 
     #[test]
     fn an_answer_has_only_the_rows_that_are_valid() {
@@ -119,6 +129,7 @@ mod tests {
                 None,
                 &[(0, binary)],
                 &outputs,
+                None,
                 None,
             )
         };

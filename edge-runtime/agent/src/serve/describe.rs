@@ -1,6 +1,6 @@
 //! What is served, in the protocol's words.
 
-use ballast_bundle::{Contract, TensorSpec};
+use ballast_bundle::{Contract, State, StateInput, TensorSpec};
 use serde_json::{Value, json};
 
 use super::{Route, numbers};
@@ -17,12 +17,12 @@ pub(super) fn index(served: &[(String, Route)], coming: &[String]) -> Value {
     served.iter().map(ready).chain(coming.iter().map(loading)).collect()
 }
 
-/// `GET v2/models/{model}`. The versions are those that can be asked for by name.
+/// `GET v2/models/{model}`. The versions are those that can be asked for by name; tensors are those that clients send and get.
 pub(super) fn metadata(route: &Route) -> Value {
     let contract = &route.primary.contract;
-    let tensors = |specs: &[TensorSpec], axes: Vec<Option<u32>>| -> Value {
+    let tensors = |specs: &[TensorSpec], axes: Vec<Option<u32>>, clients: &dyn Fn(&TensorSpec) -> bool| -> Value {
         let tensor = |(t, axis): (&TensorSpec, Option<u32>)| json!({"name": t.name, "datatype": numbers::name(t.datatype), "shape": dims(t, axis)});
-        specs.iter().zip(axes).map(tensor).collect()
+        specs.iter().zip(axes).filter(|(t, _)| clients(t)).map(tensor).collect()
     };
     let mut versions = vec![&contract.version];
     versions.extend(route.backup.iter().map(|b| &b.contract.version).filter(|v| **v != contract.version));
@@ -30,8 +30,8 @@ pub(super) fn metadata(route: &Route) -> Value {
         "name": contract.model,
         "versions": versions,
         "platform": "ballast_plan",
-        "inputs": tensors(&contract.inputs, input_axes(contract)),
-        "outputs": tensors(&contract.outputs, output_axes(contract)),
+        "inputs": tensors(&contract.inputs, input_axes(contract), &|t| contract.state_input(&t.name).is_none()),
+        "outputs": tensors(&contract.outputs, output_axes(contract), &|t| !contract.is_state_output(&t.name)),
     })
 }
 
@@ -40,21 +40,41 @@ pub(super) fn config(contract: &Contract) -> Value {
     // Where rows lie along the first axis of everything, the protocol leaves that axis out.
     let (inputs, outputs) = (input_axes(contract), output_axes(contract));
     let first = inputs.iter().chain(&outputs).all(|axis| *axis == Some(0));
-    let tensors = |specs: &[TensorSpec], axes: &[Option<u32>]| -> Value {
+    let tensors = |specs: &[TensorSpec], axes: &[Option<u32>], clients: &dyn Fn(&TensorSpec) -> bool| -> Value {
         let tensor = |(t, axis): (&TensorSpec, &Option<u32>)| {
             let dims = dims(t, *axis);
             let dims = if first { dims.get(1..).unwrap_or_default() } else { &dims };
             json!({"name": t.name, "data_type": format!("TYPE_{}", numbers::name(t.datatype)), "dims": dims})
         };
-        specs.iter().zip(axes).map(tensor).collect()
+        specs.iter().zip(axes).filter(|(t, _)| clients(t)).map(tensor).collect()
     };
     let max = contract.batch.as_ref().filter(|_| first).map_or(0, |batch| batch.max);
-    json!({
+    let mut config = json!({
         "name": contract.model,
         "platform": "ballast_plan",
         "max_batch_size": max,
-        "input": tensors(&contract.inputs, &inputs),
-        "output": tensors(&contract.outputs, &outputs),
+        "input": tensors(&contract.inputs, &inputs, &|t| contract.state_input(&t.name).is_none()),
+        "output": tensors(&contract.outputs, &outputs, &|t| !contract.is_state_output(&t.name)),
+    });
+    if let (Some(state), Some(config)) =
+        (contract.state.as_ref().filter(|s| s.needs_sequences()), config.as_object_mut())
+    {
+        config.insert("sequence_batching".to_owned(), sequence_batching(contract, state));
+    }
+    config
+}
+
+/// How state is carried, in Triton's words.
+fn sequence_batching(contract: &Contract, state: &State) -> Value {
+    let one = |s: &StateInput| {
+        let spec = contract.inputs.iter().find(|t| t.name == s.input)?;
+        let data_type = format!("TYPE_{}", numbers::name(spec.datatype));
+        Some(json!({"input_name": s.input, "output_name": s.output, "data_type": data_type, "dims": spec.shape}))
+    };
+    json!({
+        "max_sequence_idle_microseconds": state.max_idle_millis.saturating_mul(1000),
+        "oldest": {"max_candidate_sequences": state.max_sequences},
+        "state": state.carried().filter_map(one).collect::<Vec<_>>(),
     })
 }
 

@@ -8,6 +8,7 @@ use ballast_sandbox::{Answer, Fault};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
+use super::sequence::{Step, Told};
 use super::{AnsweredBy, Route, Router};
 use crate::driver::Input;
 use crate::loaded::{Busy, Loaded};
@@ -23,6 +24,10 @@ pub(crate) enum NoAnswer {
     QueueFull,
     /// 422: no release can answer this input.
     Input(String),
+    /// 400: it is of no sequence, or of one that is not there.
+    Sequence(String),
+    /// 429: no other sequence can begin, for so many seconds.
+    SequencesFull { message: String, after: u32 },
     /// 500.
     Failed(String),
     /// 503: the release left, and what took its place, if anything, cannot answer this request.
@@ -34,6 +39,8 @@ pub(crate) struct Answered {
     pub(crate) answer: Answer,
     pub(crate) loaded: Arc<Loaded>,
     pub(crate) by: AnsweredBy,
+    /// Of a request of a sequence.
+    pub(crate) told: Option<Told>,
 }
 
 /// What an inference needs beside its inputs. Owned: it goes on when its client has left, so that no failure stays unseen.
@@ -42,6 +49,8 @@ pub(crate) struct Context {
     pub(crate) router: Arc<Router>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) driver: mpsc::UnboundedSender<Input>,
+    /// Of a request of a sequence: its turn.
+    pub(super) step: Option<Arc<Step>>,
 }
 
 impl Context {
@@ -54,9 +63,11 @@ impl Context {
     ) -> Result<Answered, NoAnswer> {
         loop {
             let started = Instant::now();
-            match route.primary.infer(inputs.clone(), route.stand_in().is_some()).await {
+            match route.primary.infer(self.fed(&route.primary, &inputs), route.stand_in().is_some()).await {
                 Ok(Ok(answer)) => return Ok(self.counted(route.primary, answer, by, started)),
                 Ok(Err(fault)) => return self.failed(route, fault, &inputs).await,
+                // Another release would begin the sequence anew: who comes again loses nothing.
+                Err(Busy::QueueFull) if self.step.is_some() => return Err(NoAnswer::QueueFull),
                 Err(Busy::QueueFull) => {
                     // The release behind it is as good, and idle.
                     (route, by) = behind(&route).ok_or(NoAnswer::QueueFull)?;
@@ -88,7 +99,7 @@ impl Context {
         let latency = started.elapsed();
         loaded.stats.answered(latency);
         self.metrics.success(&loaded.contract.model, &loaded.contract.version, latency, answer.compute);
-        Answered { answer, loaded, by }
+        Answered { answer, loaded, by, told: None }
     }
 
     async fn failed(&self, route: Route, fault: Fault, inputs: &[Bytes]) -> Result<Answered, NoAnswer> {
@@ -149,7 +160,7 @@ impl Context {
         inputs: &[Bytes],
     ) -> Option<(Arc<Loaded>, Result<Answer, Fault>)> {
         for _ in 0..TURNS {
-            match backup.infer(inputs.to_vec(), false).await {
+            match backup.infer(self.fed(&backup, inputs), false).await {
                 Ok(result) => return Some((backup, result)),
                 Err(Busy::QueueFull) => tokio::time::sleep(TURN).await,
                 Err(Busy::Closed) => {

@@ -8,6 +8,7 @@ mod numbers;
 mod request;
 mod routes;
 mod rows;
+mod sequence;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -50,6 +51,8 @@ pub(crate) struct Router {
     routes: RwLock<BTreeMap<String, Route>>,
     /// Models that the assignment names, served or not.
     assigned: RwLock<BTreeSet<String>>,
+    /// What models carry from request to request.
+    sequences: sequence::Sequences,
 }
 
 impl Router {
@@ -68,7 +71,9 @@ impl Router {
             None => None,
         };
         // What leaves is dropped after the lock is given back: it may end threads.
+        let serves = routes.get(model).cloned();
         drop(routes);
+        self.sequences.served_by(model, serves.as_ref());
         let Some(old) = old else { return };
         for loaded in [Some(old.primary), old.backup].into_iter().flatten() {
             if !now.as_ref().is_some_and(|now| now.has(&loaded)) {
@@ -119,5 +124,5 @@ pub(crate) fn service(
     metrics: Arc<crate::metrics::Metrics>,
     driver: tokio::sync::mpsc::UnboundedSender<crate::driver::Input>,
 ) -> routes::Service {
-    routes::Service(infer::Context { router, metrics, driver })
+    routes::Service(infer::Context { router, metrics, driver, step: None })
 }

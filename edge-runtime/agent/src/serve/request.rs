@@ -3,9 +3,11 @@
 use ballast_bundle::{Contract, TensorSpec};
 use bytes::Bytes;
 use serde::Deserialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::numbers;
+use super::sequence::Ask;
 
 /// Tensors that one request names at most.
 const MAX_TENSORS: usize = 64;
@@ -42,7 +44,8 @@ struct WireOutput {
     parameters: Parameters,
 }
 
-/// Of all parameters the three that the extension defines; others are ignored, as the protocol allows.
+/// Of all parameters the three that the extension defines, and Triton's three of sequences; others are ignored, as the protocol
+/// allows.
 #[derive(Default, Deserialize)]
 struct Parameters {
     #[serde(default)]
@@ -51,6 +54,13 @@ struct Parameters {
     binary_data_output: Option<bool>,
     #[serde(default)]
     binary_data: Option<bool>,
+    // Looked at where the model carries state; whatever they are elsewhere is ignored.
+    #[serde(default)]
+    sequence_id: Option<Value>,
+    #[serde(default)]
+    sequence_start: Option<Value>,
+    #[serde(default)]
+    sequence_end: Option<Value>,
 }
 
 /// Text that one element takes at most: a float of 64 bits in full has 25 characters, the rest is white space of clients
@@ -71,12 +81,14 @@ pub(crate) fn longest(contract: &Contract) -> u64 {
 pub(crate) struct Inference {
     /// Echoed.
     pub(crate) id: Option<String>,
-    /// In the contract's order, all rows of each.
+    /// In the contract's order, all rows of each; empty where the gateway fills it in.
     pub(crate) inputs: Vec<Bytes>,
     /// How many rows the inputs with a batch axis have; 1 where the contract has none.
     pub(crate) rows: u64,
     /// Index into the contract's outputs, and whether it is wanted as raw bytes.
     pub(crate) outputs: Vec<(usize, bool)>,
+    /// Its place in a sequence, of a model that carries state.
+    pub(crate) ask: Ask,
 }
 
 /// Reads a body; `header` is `Inference-Header-Content-Length` where the client sent it. `Err` is what a person reads.
@@ -105,6 +117,9 @@ pub(crate) fn read(body: &Bytes, header: Option<usize>, contract: &Contract) -> 
                 names(&contract.inputs)
             ));
         };
+        if contract.state_input(&spec.name).is_some() {
+            return Err(format!("input {:?} is state, which the gateway fills in: leave it out", spec.name));
+        }
         if place.is_some() {
             return Err(format!("input {:?} is there twice", spec.name));
         }
@@ -124,6 +139,11 @@ pub(crate) fn read(body: &Bytes, header: Option<usize>, contract: &Contract) -> 
     if at != body.len() && header.is_some() {
         return Err(format!("{} bytes follow the last binary tensor", body.len() - at));
     }
+    for (place, spec) in inputs.iter_mut().zip(&contract.inputs) {
+        if contract.state_input(&spec.name).is_some() {
+            *place = Some(Bytes::new());
+        }
+    }
     let given = inputs.iter().zip(&contract.inputs);
     let missing: Vec<_> = given.filter(|(i, _)| i.is_none()).map(|(_, spec)| spec.name.as_str()).collect();
     if !missing.is_empty() {
@@ -142,10 +162,18 @@ pub(crate) fn read(body: &Bytes, header: Option<usize>, contract: &Contract) -> 
         outputs.push((n, output.parameters.binary_data.unwrap_or(binary)));
     }
     if outputs.is_empty() {
-        outputs = (0..contract.outputs.len()).map(|n| (n, binary)).collect();
+        let told = |(_, spec): &(usize, &TensorSpec)| !contract.is_state_output(&spec.name);
+        outputs = contract.outputs.iter().enumerate().filter(told).map(|(n, _)| (n, binary)).collect();
     }
+    let ask = match &contract.state {
+        Some(state) if state.needs_sequences() => {
+            let given = &wire.parameters;
+            Ask::read(given.sequence_id.as_ref(), given.sequence_start.as_ref(), given.sequence_end.as_ref())?
+        }
+        Some(_) | None => Ask::default(),
+    };
     let rows = rows.map_or(1, |(_, rows)| rows);
-    Ok(Inference { id: wire.id, inputs: inputs.into_iter().flatten().collect(), rows, outputs })
+    Ok(Inference { id: wire.id, inputs: inputs.into_iter().flatten().collect(), rows, outputs, ask })
 }
 
 /// The tensor that was sent: as the contract has it, or with so many rows along its batch axis.
@@ -244,6 +272,7 @@ pub(crate) mod tests {
             target: "x86-64".parse().unwrap(),
             abi: 1 << 16,
             batch: None,
+            state: None,
             plan_major: 1,
             inputs: vec![tensor("a", DataType::Fp32, &[1, 2]), tensor("b", DataType::Uint8, &[3])],
             outputs: vec![tensor("y", DataType::Fp32, &[1]), tensor("z", DataType::Int64, &[1])],

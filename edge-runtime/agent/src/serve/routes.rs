@@ -8,6 +8,7 @@ use hyper::{HeaderMap, Method, Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::infer::{Answered, Context, NoAnswer};
+use super::sequence::Ask;
 use super::{AnsweredBy, Route, answer, describe, request};
 
 /// The extension's header, both ways.
@@ -119,7 +120,7 @@ impl Service {
                     About::Metadata => json_reply(StatusCode::OK, &describe::metadata(&route)),
                     About::Config => json_reply(StatusCode::OK, &describe::config(contract)),
                     About::Ready => json_reply(StatusCode::OK, &json!({"name": contract.model, "ready": true})),
-                    About::Infer => self.infer(route, by, headers, body).await,
+                    About::Infer => self.infer(route, by, version, headers, body).await,
                 }
             }
         }
@@ -134,7 +135,9 @@ impl Service {
                 served.push((model, backup.contract.version.clone(), AnsweredBy::Fallback.as_str(), backup.queued()));
             }
         }
-        let mut reply = Response::new(Full::new(Bytes::from(self.0.metrics.render(&served))));
+        let mut text = self.0.metrics.render(&served);
+        self.0.router.sequences.render(&mut text);
+        let mut reply = Response::new(Full::new(Bytes::from(text)));
         let text = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
         reply.headers_mut().insert(CONTENT_TYPE, text);
         reply
@@ -171,7 +174,14 @@ impl Service {
         }
     }
 
-    async fn infer(&self, route: Route, by: AnsweredBy, headers: &HeaderMap, body: Bytes) -> Reply {
+    async fn infer(
+        &self,
+        route: Route,
+        by: AnsweredBy,
+        version: Option<&str>,
+        headers: &HeaderMap,
+        body: Bytes,
+    ) -> Reply {
         if headers.get(CONTENT_ENCODING).is_some_and(|v| v != "identity") {
             return error(
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -192,7 +202,8 @@ impl Service {
         drop(body);
         let batch = route.primary.contract.batch.clone();
         // A task of its own: a client that hangs up does not hide a release's failure.
-        let inference = tokio::spawn(self.0.clone().infer_rows(route, by, wanted.inputs, wanted.rows));
+        let ask = Ask { version: version.map(str::to_owned), ..wanted.ask };
+        let inference = tokio::spawn(self.0.clone().infer_request(route, by, wanted.inputs, wanted.rows, ask));
         match inference.await {
             Ok(Ok(answered)) => answered_reply(
                 &answered,
@@ -204,6 +215,12 @@ impl Service {
                 let mut reply =
                     error(StatusCode::TOO_MANY_REQUESTS, "the model's queue is full; try again after Retry-After");
                 reply.headers_mut().insert(RETRY_AFTER, COME_AGAIN.into());
+                reply
+            }
+            Ok(Err(NoAnswer::Sequence(message))) => error(StatusCode::BAD_REQUEST, &message),
+            Ok(Err(NoAnswer::SequencesFull { message, after })) => {
+                let mut reply = error(StatusCode::TOO_MANY_REQUESTS, &message);
+                reply.headers_mut().insert(RETRY_AFTER, after.into());
                 reply
             }
             Ok(Err(NoAnswer::Input(message))) => error(StatusCode::UNPROCESSABLE_ENTITY, &message),
@@ -222,7 +239,7 @@ fn answered_reply(
 ) -> Reply {
     let loaded = &answered.loaded;
     let (number, outputs) = (loaded.release.number, &answered.answer.outputs);
-    let body = answer::write(&loaded.contract, number, answered.by, id, wanted, outputs, rows);
+    let body = answer::write(&loaded.contract, number, answered.by, id, wanted, outputs, rows, answered.told.as_ref());
     let mut reply = Response::new(Full::new(body.bytes));
     let kind = if body.header.is_some() { "application/octet-stream" } else { "application/json" };
     reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));

@@ -38,7 +38,7 @@ impl Context {
                         batch::join(spec, *axis as usize, &all)
                     });
                     let answer = Answer { outputs: joined.collect(), compute };
-                    return Ok(Answered { answer, loaded: route.primary, by });
+                    return Ok(Answered { answer, loaded: route.primary, by, told: None });
                 }
                 Rows::Other(next, who) => (route, by) = (next, who),
             }

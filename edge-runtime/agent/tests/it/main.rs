@@ -11,4 +11,8 @@ mod operations;
 mod requests;
 mod restart;
 mod script;
+mod sequences;
 mod tree;
+#[allow(dead_code, reason = "the compiler's tests write more kinds of models than these")]
+#[path = "../../../../operator/compiler/tests/it/writer.rs"]
+mod writer;

@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
+use ballast_bundle::Reset;
+
 use crate::onnx::{Dimension, Node, OnnxError};
-use crate::{InputOverride, UnsupportedOperator, VerdictReason};
+use crate::{InputOverride, StateOverride, UnsupportedOperator, VerdictReason};
 
 /// Lines of one kind that a message quotes.
 const MAX_QUOTED: usize = 20;
@@ -171,15 +173,18 @@ impl Findings {
                 format!("value: [{}]", numbers.join(", "))
             }));
             fields.extend(o.batch_axis.map(|axis| format!("batchAxis: {axis}")));
+            fields.extend(o.state.as_ref().map(state));
             let _ = writeln!(out, "- {{{}}}", fields.join(", "));
         }
         for o in &self.suggested {
             let said = self.open.iter().find(|i| i.name == o.name).and_then(|i| i.dims.as_deref());
-            let axis = given.iter().find(|g| g.name == o.name).and_then(|g| g.batch_axis);
-            let axis = axis.map_or_else(String::new, |axis| format!(", batchAxis: {axis}"));
+            let known = given.iter().find(|g| g.name == o.name);
+            let axis = known.and_then(|g| g.batch_axis).map(|axis| format!(", batchAxis: {axis}"));
+            let carried = known.and_then(|g| g.state.as_ref()).map(|s| format!(", {}", state(s)));
+            let more = [axis, carried].into_iter().flatten().collect::<String>();
             let _ = writeln!(
                 out,
-                "- {{name: {}, shape: {:?}{axis}}}  # the model says {}",
+                "- {{name: {}, shape: {:?}{more}}}  # the model says {}",
                 scalar(&o.name),
                 o.shape.as_deref().unwrap_or_default(),
                 printable(&dimensions(said))
@@ -189,8 +194,18 @@ impl Findings {
     }
 }
 
+/// How an input is carried, as YAML.
+pub(crate) fn state(state: &StateOverride) -> String {
+    let reset = match state.reset {
+        Reset::OnSwap => "",
+        Reset::PerRequest => ", reset: PerRequest",
+    };
+    let initial = if state.initial.is_empty() { String::new() } else { format!(", initial: {:?}", state.initial) };
+    format!("state: {{output: {}{reset}{initial}}}", scalar(&state.output))
+}
+
 /// A name as YAML: in quotes unless it can be nothing but a word.
-fn scalar(name: &str) -> String {
+pub(crate) fn scalar(name: &str) -> String {
     let word = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
         && name.chars().all(|c| c.is_ascii_alphanumeric() || "_./-".contains(c));
     let taken = ["true", "false", "null", "yes", "no", "on", "off", "y", "n"];

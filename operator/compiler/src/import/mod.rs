@@ -31,6 +31,7 @@ use crate::{InputOverride, archive};
 
 pub use census::{Census, nearest};
 pub use findings::{Findings, OpenInput};
+pub(crate) use findings::{scalar, state as yaml};
 pub use suggest::suggestions;
 
 /// Deepest nesting of functions and branches.

@@ -1,6 +1,6 @@
 //! What a compile worker returns is as hostile as the model that it read. Nothing is signed that does not hold here.
 
-use ballast_bundle::{Contract, Golden, Tally, TensorSpec};
+use ballast_bundle::{Contract, Golden, StateInput, Tally, TensorSpec};
 use ballast_plan::Plan;
 
 use crate::golden::accuracy;
@@ -54,6 +54,23 @@ pub(super) fn artifacts(request: &CompileRequest, artifacts: &Artifacts) -> Resu
     };
     if !batched {
         return Err("the contract's batch axes are not those that were asked for".to_owned());
+    }
+    let asked = |name: &str| request.inputs.iter().find(|o| o.name == name).and_then(|o| o.state.as_ref());
+    let carried = match &contract.state {
+        Some(state) => {
+            let limits = &request.runtime.sequences;
+            let same = |s: &StateInput| {
+                asked(&s.input).is_some_and(|a| a.output == s.output && a.reset == s.reset && a.initial == s.initial)
+            };
+            state.fits(&contract)
+                && (state.max_sequences, state.max_idle_millis) == (limits.max, limits.max_idle_millis)
+                && state.inputs.iter().all(same)
+                && state.inputs.len() == request.inputs.iter().filter(|o| o.state.is_some()).count()
+        }
+        None => request.inputs.iter().all(|o| o.state.is_none()),
+    };
+    if !carried {
+        return Err("the contract's state is not the one that was asked for".to_owned());
     }
     let shipped = Golden::of_bundle(&artifacts.golden, &contract).map_err(|e| e.to_string())?;
     let accuracy = match &request.golden {

@@ -9,6 +9,7 @@ mod functions;
 mod hostile;
 mod operators;
 mod refusals;
+mod state;
 mod verdict;
 mod writer;
 mod zoo;
@@ -45,7 +46,13 @@ fn request(model: Vec<u8>) -> CompileRequest {
         variant: "fp32".into(),
         target: target(),
         inputs: vec![],
-        runtime: RuntimeLimits { memory_limit: 64 << 20, deadline_millis: None, instances: 1, max_queue: 16 },
+        runtime: RuntimeLimits {
+            memory_limit: 64 << 20,
+            deadline_millis: None,
+            instances: 1,
+            max_queue: 16,
+            ..RuntimeLimits::default()
+        },
         verification: Verification {
             golden_match: GoldenMatch::Values,
             min_matching_per_mille: 1000,

@@ -34,7 +34,13 @@ fn request(model_name: &str) -> CompileRequest {
             memory_bandwidth: 0.0,
         },
         inputs: vec![],
-        runtime: RuntimeLimits { memory_limit: 64 << 20, deadline_millis: None, instances: 1, max_queue: 1 },
+        runtime: RuntimeLimits {
+            memory_limit: 64 << 20,
+            deadline_millis: None,
+            instances: 1,
+            max_queue: 1,
+            ..RuntimeLimits::default()
+        },
         verification: Verification {
             golden_match: GoldenMatch::Values,
             min_matching_per_mille: 1000,

@@ -102,7 +102,8 @@ impl Controller {
             let new: Contract = serde_json::from_slice(&artifacts.contract).map_err(|e| e.to_string())?;
             // Who sends several rows needs a release that takes them; who sends one does not mind.
             let fewer = old.batch.is_some() && new.batch != old.batch;
-            if new.inputs != old.inputs || new.outputs != old.outputs || fewer {
+            let carried = new.state_names() != old.state_names();
+            if new.inputs != old.inputs || new.outputs != old.outputs || fewer || carried {
                 return Ok(Some(format!(
                     "inputs or outputs differ from those of {} on {name}; clients would break: set model.allowContractChange if that is meant",
                     stable.version

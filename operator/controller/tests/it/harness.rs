@@ -112,6 +112,7 @@ impl Compiler for Fake {
             target: request.target.name.clone(),
             abi: 1 << 16,
             batch: None,
+            state: None,
             plan_major: 1,
             inputs: Vec::new(),
             outputs: self.outputs.lock().unwrap().clone(),

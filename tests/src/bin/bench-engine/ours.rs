@@ -86,7 +86,13 @@ impl Ours {
                 memory_bandwidth: 0.0,
             },
             inputs: inputs.iter().map(open).collect(),
-            runtime: RuntimeLimits { memory_limit: MEMORY, deadline_millis: Some(60_000), instances: 1, max_queue: 1 },
+            runtime: RuntimeLimits {
+                memory_limit: MEMORY,
+                deadline_millis: Some(60_000),
+                instances: 1,
+                max_queue: 1,
+                ..RuntimeLimits::default()
+            },
             verification: Verification {
                 golden_match: GoldenMatch::Values,
                 min_matching_per_mille: 1000,

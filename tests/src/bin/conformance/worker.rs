@@ -155,7 +155,13 @@ fn build(bench: &Bench, about: &About, model: Vec<u8>, golden: Vec<u8>) -> Resul
             memory_bandwidth: 0.0,
         },
         inputs: Vec::new(),
-        runtime: RuntimeLimits { memory_limit: MEMORY, deadline_millis: Some(60_000), instances: 1, max_queue: 1 },
+        runtime: RuntimeLimits {
+            memory_limit: MEMORY,
+            deadline_millis: Some(60_000),
+            instances: 1,
+            max_queue: 1,
+            ..RuntimeLimits::default()
+        },
         verification: Verification {
             golden_match: GoldenMatch::Values,
             min_matching_per_mille: 1000,
