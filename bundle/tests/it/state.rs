@@ -45,7 +45,8 @@ fn a_contract_says_what_is_carried_and_what_that_takes() {
 
 #[test]
 fn what_does_not_belong_to_the_contract_does_not_fit() {
-    let wrong: [(&str, fn(&mut Contract, &mut State)); 13] = [
+    type Change = fn(&mut Contract, &mut State);
+    let wrong: [(&str, Change); 13] = [
         ("no input", |_, s| s.inputs.clear()),
         ("an input that is not there", |_, s| s.inputs[0].input = "z".into()),
         ("an output that is not there", |_, s| s.inputs[0].output = "z".into()),
