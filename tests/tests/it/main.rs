@@ -6,6 +6,5 @@ mod bad_wishes;
 mod bad_yaml;
 mod denied;
 mod processes;
-mod sequences;
 mod tutorials;
 mod words;
