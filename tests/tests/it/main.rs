@@ -6,5 +6,6 @@ mod bad_wishes;
 mod bad_yaml;
 mod denied;
 mod processes;
+mod sequences;
 mod tutorials;
 mod words;
