@@ -101,6 +101,15 @@ impl Builder {
     }
 
     pub(crate) fn constant(&mut self, tensor: Tensor) -> ValueId {
+        debug_assert!(
+            match tensor.data {
+                Data::F32(_) => tensor.dtype.is_float() && tensor.dtype != DType::F64,
+                Data::F64(_) => tensor.dtype == DType::F64,
+                Data::Int(_) => !tensor.dtype.is_float(),
+            },
+            "numbers that are not of {}",
+            tensor.dtype
+        );
         self.graph.add_constant(self.label.clone(), Arc::new(tensor))
     }
 
@@ -291,13 +300,10 @@ impl Builder {
         self.one(Op::Concat { axis }, parts, None)
     }
 
-    /// The numbers from 0 to `len` − 1, of f32 or an integer type.
+    /// The numbers from 0 to `len` − 1, of any type.
     pub(crate) fn numbers(&mut self, dtype: DType, len: usize) -> ValueId {
-        let tensor = match dtype {
-            DType::F32 => Tensor::f32(vec![len], (0..len).map(|i| i as f32).collect()),
-            _ => Tensor::int(dtype, vec![len], (0..len as i64).collect()),
-        };
-        self.constant(tensor)
+        let numbers: Vec<f64> = (0..len).map(|i| i as f64).collect();
+        self.constant(Tensor { dtype, shape: vec![len], data: Data::of(dtype, &numbers) })
     }
 
     /// The items of a sequence.

@@ -283,3 +283,44 @@ fn more_work_than_a_plan_may_be_is_refused_by_node() {
     assert_eq!(gap.operator, "MatMul");
     assert!(gap.detail.contains("more work than the format allows"), "{gap:?}");
 }
+
+/// Positions that no integer holds, from a region without end and from scales that are almost nothing.
+#[test]
+fn a_resize_of_places_far_outside_is_a_resize() {
+    let text = |name: &str, value: &str| [part(1, name), part(4, value), int(20, 3)].concat();
+    for mode in ["nearest", "linear", "cubic"] {
+        for ends in [[0.0, 1e30], [-1e30, 0.0], [-1e30, 1e30]] {
+            let how = [text("mode", mode), text("coordinate_transformation_mode", "tf_crop_and_resize")];
+            let mut graph = chain(&[Dim::Is(4)], vec![node("Resize", &["x", "roi", "scales"], &["y"], &how)]);
+            graph.constants = vec![floats("roi", &[2], &ends), floats("scales", &[1], &[1e-30])];
+            let got_to = all_the_way(&graph.model(), &mut Random(4));
+            assert_eq!(got_to, "ran", "{mode} {ends:?}");
+        }
+    }
+}
+
+/// A type that no rule of ONNX allows there reaches nothing that relies on it.
+#[test]
+fn n_grams_of_fractions_are_refused() {
+    let ints = |name: &str, values: &[i64]| {
+        let values: Vec<u8> = values.iter().flat_map(|v| int(8, *v)).collect();
+        [part(1, name), values, int(20, 7)].concat()
+    };
+    let attributes = [
+        [part(1, "mode"), part(4, "TF"), int(20, 3)].concat(),
+        ints("pool_int64s", &[2, 3]),
+        ints("ngram_counts", &[0]),
+        ints("ngram_indexes", &[0, 1]),
+    ];
+    let of = |data_type: i64| {
+        let graph = Graph {
+            nodes: vec![node("TfIdfVectorizer", &["x"], &["y"], &attributes)],
+            inputs: vec![value("x", data_type, &[Dim::Is(2), Dim::Is(8)])],
+            outputs: vec![value("y", 1, &[])],
+            ..Graph::default()
+        };
+        all_the_way(&graph.model(), &mut Random(4))
+    };
+    assert_eq!([of(7), of(6)], ["ran"; 2]);
+    assert_eq!([of(1), of(10), of(11)], ["refused"; 3]);
+}

@@ -1,6 +1,6 @@
 //! Small compositions that several families of operators share.
 
-use crate::ir::{BinaryOp, DType, Op, PadMode, ReduceKind, Tensor, ValueId};
+use crate::ir::{BinaryOp, DType, Data, Op, PadMode, ReduceKind, Tensor, ValueId};
 
 use super::super::build::{Builder, Result, unsupported};
 
@@ -62,13 +62,10 @@ pub(super) fn product(b: &mut Builder, left: ValueId, right: ValueId) -> Result<
     b.one(Op::MatMul, &[left, right], None)
 }
 
-/// The integers `0 .. n` as f32 or I64.
+/// The integers `0 .. n` as numbers of any type.
 pub(super) fn count(b: &mut Builder, dtype: DType, n: usize) -> Result<ValueId> {
     bounded(n)?;
-    Ok(match dtype {
-        DType::F32 => b.constant(Tensor::f32(vec![n], (0..n).map(|i| i as f32).collect())),
-        _ => b.constant(Tensor::int(dtype, vec![n], (0..n as i64).collect())),
-    })
+    Ok(b.numbers(dtype, n))
 }
 
 /// A table `[rows, cols]` of a function of row and column.
@@ -79,8 +76,9 @@ pub(super) fn table(
     f: impl Fn(i64, i64) -> i64,
 ) -> Result<ValueId> {
     bounded(rows.saturating_mul(cols))?;
-    let data = (0..rows as i64).flat_map(|r| (0..cols as i64).map(move |c| (r, c))).map(|(r, c)| f(r, c)).collect();
-    Ok(b.constant(Tensor::int(dtype, vec![rows, cols], data)))
+    let places = (0..rows as i64).flat_map(|r| (0..cols as i64).map(move |c| (r, c)));
+    let data: Vec<f64> = places.map(|(r, c)| f(r, c) as f64).collect();
+    Ok(b.constant(Tensor { dtype, shape: vec![rows, cols], data: Data::of(dtype, &data) }))
 }
 
 /// Refuses tables that are larger than [`MAX_TABLE`].

@@ -23,6 +23,9 @@ pub(super) fn tf_idf(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
     let (least, most) = (extent(call.int("min_gram_length", 1))?, extent(call.int("max_gram_length", 1))?);
     let skips = extent(call.int("max_skip_count", 0))?;
     let b = &mut *call.b;
+    if !matches!(b.dtype(x), DType::I32 | DType::I64) {
+        return invalid(format!("elements of {}", b.dtype(x)));
+    }
     let shape = b.shape(x).to_vec();
     let (rows, length) = match shape[..] {
         [length] => (1, length),

@@ -20,6 +20,8 @@ struct Mode {
 const MAX_RESAMPLED: usize = 4;
 /// Most pixels that one output is made of.
 const MAX_TAPS: usize = 4096;
+/// Beyond this a position is outside of every axis, and neighbours of it are still numbers.
+const FAR: f64 = (1u64 << 40) as f64;
 
 /// Where output position `o` lies on the input's axis.
 fn position(mode: &Mode, o: usize, input: usize, output: usize, scale: f64, region: (f64, f64)) -> Result<f64> {
@@ -170,7 +172,7 @@ fn along(
     let (mut indices, mut weights, mut count) = (Vec::new(), Vec::new(), 1);
     let mut outside = vec![0; output];
     for (o, outside) in outside.iter_mut().enumerate() {
-        let at = position(mode, o, input, output, scale, region)?;
+        let at = position(mode, o, input, output, scale, region)?.clamp(-FAR, FAR);
         *outside = i64::from(mode.coordinates == "tf_crop_and_resize" && !(0.0..=last as f64).contains(&at));
         let mut taps = taps(mode, at, scale)?;
         super::compose::bounded(output.saturating_mul(taps.len()))?;
