@@ -62,7 +62,7 @@ struct Common {
     /// State directory
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
-    /// Set a key of the configuration, as in serve.http=0.0.0.0:8000; may be repeated
+    /// Set a key of the configuration, as in serve.http=127.0.0.1:8080; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ballast_bundle::golden::{Golden, MAX_GOLDEN_BYTES};
 use ballast_bundle::protocol::FailureReason;
@@ -126,6 +126,8 @@ pub(crate) enum Busy {
     QueueFull,
     /// The release failed or was replaced before the request's turn came.
     Closed,
+    /// Its client's own deadline passed before its turn came.
+    Expired,
 }
 
 impl Loaded {
@@ -143,8 +145,14 @@ impl Loaded {
     }
 
     /// Answers one request on the pool's threads. With `stand_in` there is another release that can answer: when this one
-    /// fails, whatever waits behind the failure is given back for it ([`Busy::Closed`]).
-    pub(crate) async fn infer(&self, inputs: Vec<Bytes>, stand_in: bool) -> Result<Result<Answer, Fault>, Busy> {
+    /// fails, whatever waits behind the failure is given back for it ([`Busy::Closed`]). What has not begun when it expires is
+    /// not run.
+    pub(crate) async fn infer(
+        &self,
+        inputs: Vec<Bytes>,
+        stand_in: bool,
+        expires: Option<Instant>,
+    ) -> Result<Result<Answer, Fault>, Busy> {
         let (send, receive) = oneshot::channel();
         let deadline = Duration::from_millis(self.contract.limits.deadline_millis);
         let (pool, gave_back) = (Arc::downgrade(&self.pool), Arc::clone(&self.gave_back));
@@ -155,9 +163,10 @@ impl Loaded {
             }
             let _ = send.send(result); // a client that went away needs no answer
         });
-        match self.pool.submit(Request { inputs, deadline, done }) {
+        match self.pool.submit(Request { inputs, deadline, expires, done }) {
             Ok(()) => match receive.await {
                 Ok(result) => Ok(result),
+                Err(_) if expires.is_some_and(|expires| expires <= Instant::now()) => Err(Busy::Expired),
                 Err(_) if self.gave_back.load(Ordering::Acquire) => Err(Busy::Closed),
                 Err(_) => {
                     Ok(Err(Fault::Unavailable { message: "its thread ended".to_owned(), reason: FailureReason::Trap }))

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Latencies of the newest minute, at most so many.
 const KEPT: usize = 2_048;
@@ -54,15 +54,50 @@ pub(crate) fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// Triton's counters of one model version.
-#[derive(Debug, Clone, Default)]
-struct Inference {
-    success: u64,
-    failure: u64,
-    executions: u64,
-    request_us: u64,
-    queue_us: u64,
-    compute_us: u64,
+/// How often, and how long in sum.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Sum {
+    pub(crate) count: u64,
+    pub(crate) nanos: u64,
+}
+
+impl Sum {
+    fn add(&mut self, time: Duration) {
+        self.count = self.count.saturating_add(1);
+        self.nanos = self.nanos.saturating_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
+    }
+
+    const fn micros(&self) -> u64 {
+        self.nanos / 1_000
+    }
+}
+
+/// Triton's counters of one model version: requests as wholes, and executions, of which a request with several rows has one
+/// for each.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Inference {
+    /// Requests that were answered, from the moment that they were read whole to the answer, written.
+    pub(crate) success: Sum,
+    /// Executions that failed; another release may have answered the request all the same.
+    pub(crate) failure: Sum,
+    /// Requests: reading tensors out of them.
+    pub(crate) input: Sum,
+    /// Executions: waiting for an instance.
+    pub(crate) queue: Sum,
+    /// Executions: in the sandbox, copies in and out included.
+    pub(crate) compute: Sum,
+    /// Requests: writing answers.
+    pub(crate) output: Sum,
+    /// When one was answered last, Unix milliseconds; 0 if none was.
+    pub(crate) last_millis: u64,
+}
+
+/// What an answered request took.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Took {
+    pub(crate) whole: Duration,
+    pub(crate) input: Duration,
+    pub(crate) output: Duration,
 }
 
 /// Everything that `/metrics` shows beside what is served now.
@@ -89,18 +124,34 @@ impl Metrics {
         change(all.entry((model.to_owned(), version.to_owned())).or_default());
     }
 
-    pub(crate) fn success(&self, model: &str, version: &str, request: Duration, compute: Duration) {
+    /// An instance answered.
+    pub(crate) fn executed(&self, model: &str, version: &str, queue: Duration, compute: Duration) {
         self.with(model, version, |i| {
-            i.success += 1;
-            i.executions += 1;
-            i.request_us = i.request_us.saturating_add(micros(request));
-            i.compute_us = i.compute_us.saturating_add(micros(compute));
-            i.queue_us = i.queue_us.saturating_add(micros(request.saturating_sub(compute)));
+            i.queue.add(queue);
+            i.compute.add(compute);
         });
     }
 
-    pub(crate) fn failure(&self, model: &str, version: &str) {
-        self.with(model, version, |i| i.failure += 1);
+    /// A request was answered.
+    pub(crate) fn answered(&self, model: &str, version: &str, took: Took) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.with(model, version, |i| {
+            i.success.add(took.whole);
+            i.input.add(took.input);
+            i.output.add(took.output);
+            i.last_millis = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+        });
+    }
+
+    /// An execution failed.
+    pub(crate) fn failure(&self, model: &str, version: &str, after: Duration) {
+        self.with(model, version, |i| i.failure.add(after));
+    }
+
+    /// What one version did so far.
+    pub(crate) fn of(&self, model: &str, version: &str) -> Inference {
+        let all = self.inference.lock().unwrap_or_else(PoisonError::into_inner);
+        all.get(&(model.to_owned(), version.to_owned())).cloned().unwrap_or_default()
     }
 
     /// 4xx before a model saw anything.
@@ -137,13 +188,17 @@ impl Metrics {
                 let _ = writeln!(out, "{name}{{model=\"{model}\",version=\"{version}\"}} {}", value(inference));
             }
         };
-        family("nv_inference_request_success", "Answered requests", |i| i.success);
-        family("nv_inference_request_failure", "Requests that failed in the model", |i| i.failure);
-        family("nv_inference_count", "Inferences", |i| i.executions);
-        family("nv_inference_exec_count", "Executions", |i| i.executions);
-        family("nv_inference_request_duration_us", "Whole requests, microseconds in sum", |i| i.request_us);
-        family("nv_inference_queue_duration_us", "Waiting, microseconds in sum", |i| i.queue_us);
-        family("nv_inference_compute_infer_duration_us", "In the sandbox, microseconds in sum", |i| i.compute_us);
+        family("nv_inference_request_success", "Answered requests", |i| i.success.count);
+        family("nv_inference_request_failure", "Executions that failed in the model", |i| i.failure.count);
+        family("nv_inference_count", "Inferences", |i| i.compute.count);
+        family("nv_inference_exec_count", "Executions", |i| i.compute.count);
+        family("nv_inference_request_duration_us", "Answered requests, microseconds in sum", |i| i.success.micros());
+        family("nv_inference_queue_duration_us", "Waiting, microseconds in sum", |i| i.queue.micros());
+        family("nv_inference_compute_input_duration_us", "Reading tensors, microseconds in sum", |i| i.input.micros());
+        family("nv_inference_compute_infer_duration_us", "In the sandbox, microseconds in sum", |i| i.compute.micros());
+        family("nv_inference_compute_output_duration_us", "Writing answers, microseconds in sum", |i| {
+            i.output.micros()
+        });
         let load = |n: &AtomicU64| n.load(Ordering::Relaxed);
         for (name, kind, help, value) in [
             ("ballast_requests_refused_total", "counter", "Requests refused with a 4xx", load(&self.rejected)),
@@ -170,6 +225,18 @@ impl Metrics {
         for (model, version, role, _) in served {
             let (model, version) = (escape(model), escape(version));
             let _ = writeln!(out, "ballast_release_info{{model=\"{model}\",version=\"{version}\",slot=\"{role}\"}} 1");
+        }
+        // Triton's series has no slot: two releases of one version are one.
+        let pending = "nv_inference_pending_request_count";
+        let _ = writeln!(out, "# HELP {pending} Requests that wait\n# TYPE {pending} gauge");
+        let mut waiting = BTreeMap::<(&str, &str), usize>::new();
+        for (model, version, _, queued) in served {
+            let sum = waiting.entry((model, version)).or_default();
+            *sum = sum.saturating_add(*queued);
+        }
+        for ((model, version), queued) in waiting {
+            let (model, version) = (escape(model), escape(version));
+            let _ = writeln!(out, "{pending}{{model=\"{model}\",version=\"{version}\"}} {queued}");
         }
         let _ = writeln!(out, "# HELP ballast_queue_depth Requests that wait\n# TYPE ballast_queue_depth gauge");
         for (model, version, role, queued) in served {
@@ -206,9 +273,17 @@ mod tests {
     #[test]
     fn labels_cannot_break_out() {
         let metrics = Metrics::default();
-        metrics.success("a\"b\n", "1", Duration::from_micros(5), Duration::from_micros(2));
-        let text = metrics.render(&[]);
-        assert!(text.contains("nv_inference_request_success{model=\"a\\\"b\\n\",version=\"1\"} 1"), "{text}");
-        assert!(text.contains("nv_inference_queue_duration_us{model=\"a\\\"b\\n\",version=\"1\"} 3"), "{text}");
+        metrics.executed("a\"b\n", "1", Duration::from_micros(3), Duration::from_micros(2));
+        metrics.answered("a\"b\n", "1", Took { whole: Duration::from_micros(7), ..Took::default() });
+        let text =
+            metrics.render(&[("a\"b\n".into(), "1".into(), "active", 2), ("a\"b\n".into(), "1".into(), "fallback", 3)]);
+        for line in [
+            "nv_inference_request_success{model=\"a\\\"b\\n\",version=\"1\"} 1",
+            "nv_inference_request_duration_us{model=\"a\\\"b\\n\",version=\"1\"} 7",
+            "nv_inference_queue_duration_us{model=\"a\\\"b\\n\",version=\"1\"} 3",
+            "nv_inference_pending_request_count{model=\"a\\\"b\\n\",version=\"1\"} 5",
+        ] {
+            assert!(text.contains(line), "{text}");
+        }
     }
 }

@@ -34,7 +34,7 @@ pub(crate) async fn replay(loaded: &Loaded, vector: usize) -> Result<Option<Stri
 
 async fn compare(loaded: &Loaded, vector: usize) -> Result<VectorResult, Unloadable> {
     loop {
-        match loaded.infer(loaded.golden_inputs(vector), false).await {
+        match loaded.infer(loaded.golden_inputs(vector), false, None).await {
             Ok(Ok(answer)) => return Ok(check(loaded, vector, &answer)),
             Ok(Err(fault)) => {
                 let message = format!("golden vector {vector}: {fault}");
@@ -42,7 +42,7 @@ async fn compare(loaded: &Loaded, vector: usize) -> Result<VectorResult, Unloada
             }
             // Live requests come first.
             Err(Busy::QueueFull) => tokio::time::sleep(Duration::from_millis(20)).await,
-            Err(Busy::Closed) => {
+            Err(Busy::Closed | Busy::Expired) => {
                 let message = "the release was replaced while its golden vectors were replayed".to_owned();
                 return Err(Unloadable { reason: FailureReason::InsufficientMemory, message });
             }

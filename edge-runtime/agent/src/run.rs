@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::client::Client;
 use crate::config::Config;
@@ -13,7 +14,7 @@ use crate::fetch::Source;
 use crate::identity::Enrolled;
 use crate::metrics::Metrics;
 use crate::runner::Allowed;
-use crate::serve::{BodyLimits, Router, Server, bind, service};
+use crate::serve::{Access, BodyLimits, Listener, Router, Server, service};
 use crate::state::{BLOBS, StateDir};
 use crate::store::Store;
 use crate::time::Clock;
@@ -28,9 +29,15 @@ pub(crate) async fn run(config: Config, dir: StateDir) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     // The address first: a port in use is said before anything else is touched.
-    let listener = bind(&config.serve.http).await?;
-    let enrolled = Enrolled::load(&dir)?;
     let clock = Arc::new(Clock::default());
+    let access = Access::by(&config.serve, Arc::clone(&clock))?;
+    let http = Listener::tcp("serve.http", &config.serve.http, &access, &["http/1.1"]).await?;
+    let address = http.address().context("the address that is served has no name")?;
+    let mut listeners = vec![http];
+    if let Some(path) = &config.serve.unix {
+        listeners.push(Listener::unix(path)?);
+    }
+    let enrolled = Enrolled::load(&dir)?;
     let in_force = sync::pointer(&dir)?;
     match &in_force {
         Some(pointer) if pointer.epoch == enrolled.root().epoch => clock.saw(pointer.issued),
@@ -72,19 +79,20 @@ pub(crate) async fn run(config: Config, dir: StateDir) -> anyhow::Result<()> {
     let driving = tokio::spawn(driver.run(inputs));
 
     let (stop, stopping) = watch::channel(false);
+    let max_connections = (config.serve.max_connections.max(1) as usize).min(Semaphore::MAX_PERMITS);
     let server = Server {
-        service: Arc::new(service(router, Arc::clone(&metrics), send.clone())),
+        service: Arc::new(service(router, Arc::clone(&metrics), send.clone(), access)),
         body: BodyLimits {
             size: usize::try_from(config.serve.max_request_bytes).unwrap_or(usize::MAX),
             time: Duration::from_secs(config.serve.body_seconds.max(1)),
         },
-        max_connections: config.serve.max_connections.max(1) as usize,
+        places: Arc::new(Semaphore::new(max_connections)),
+        max_connections,
         drain: Duration::from_secs(config.serve.drain_seconds),
     };
-    let address = listener.local_addr()?;
     dir.write_bytes("http", format!("{address}\n").as_bytes())?;
     tracing::info!(gateway = %enrolled.gateway(), http = %address, "serving");
-    let serving = tokio::spawn(server.run(listener, stopping));
+    let serving = tokio::spawn(server.run(listeners, stopping));
 
     let syncing = sync::Loop {
         dir: Arc::clone(&dir),

@@ -24,13 +24,21 @@ pub struct Request {
     pub inputs: Vec<Bytes>,
     /// From the moment it leaves the queue.
     pub deadline: Duration,
-    /// Called on the pool's thread, exactly once; it should only hand the answer over.
+    /// Once this is past, nobody waits for it any more: it is dropped, `done` uncalled, unless it has been begun.
+    pub expires: Option<Instant>,
+    /// Called on the pool's thread, once, unless the request is dropped; it should only hand the answer over.
     pub done: Box<dyn FnOnce(Result<Answer, Fault>) + Send>,
 }
 
 impl std::fmt::Debug for Request {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Request").field("inputs", &self.inputs.len()).field("deadline", &self.deadline).finish()
+    }
+}
+
+impl Request {
+    fn expired(&self, now: Instant) -> bool {
+        self.expires.is_some_and(|expires| expires <= now)
     }
 }
 
@@ -148,12 +156,21 @@ impl Pool {
         }
         // An idle thread takes one at once; only what must wait counts.
         let idle = self.threads.len().saturating_sub(1).saturating_sub(queue.running);
-        if queue.waiting.len() >= queue.max.saturating_add(idle) {
+        let room = queue.max.saturating_add(idle);
+        let mut dropped = VecDeque::new();
+        if queue.waiting.len() >= room {
+            // Whoever has given up takes nobody's place.
+            let now = Instant::now();
+            let (old, waiting) = std::mem::take(&mut queue.waiting).into_iter().partition(|r| r.expired(now));
+            (dropped, queue.waiting) = (old, waiting);
+        }
+        if queue.waiting.len() >= room {
             return Err(SubmitError::QueueFull(request));
         }
         queue.waiting.push_back(request);
         drop(queue);
         self.shared.work.notify_one();
+        drop::<VecDeque<Request>>(dropped); // after the lock: what their owners do then is not ours to know
         Ok(())
     }
 
@@ -200,6 +217,11 @@ fn serve(shared: &Shared, first: Instance) {
         let mut queue = shared.queue();
         let request = loop {
             match queue.waiting.pop_front() {
+                Some(request) if request.expired(Instant::now()) => {
+                    drop(queue);
+                    drop(request);
+                    queue = shared.queue();
+                }
                 Some(request) => break request,
                 None if queue.closed => return,
                 None => queue = shared.work.wait(queue).unwrap_or_else(PoisonError::into_inner),

@@ -63,8 +63,28 @@ pub const KEYS: &[Key] = &[
         "serve.http",
         ADDRESS,
         "`127.0.0.1:8000`",
-        "Where the Open Inference Protocol and `/metrics` are served. Port 0 takes any free one; the address in use stands in `STATE/http`.",
+        "Where the Open Inference Protocol and `/metrics` are served. Port 0 takes any free one; the address in use stands in `STATE/http`. An address that other machines can reach needs `serve.token_file` or `serve.client_ca`.",
     ),
+    key(
+        "serve.unix",
+        PATH,
+        "none",
+        "A socket that serves the same to programs of this machine whose user or group is that of the gateway (mode 0660); no token is asked for there.",
+    ),
+    key(
+        "serve.token_file",
+        PATH,
+        "none",
+        "Clients must send `Authorization: Bearer TOKEN` with one of the tokens in this file: one a line, 16 characters at least, mode 0600. Read again when it changes: write the new token below the old one, change the clients, remove the old one.",
+    ),
+    key(
+        "serve.certificate",
+        PATH,
+        "none",
+        "PEM: the chain that the gateway presents to clients, its own certificate first. With it TLS is spoken, and nothing else.",
+    ),
+    key("serve.key", PATH, "none", "PEM: the private key of `serve.certificate`."),
+    key("serve.client_ca", PATH, "none", "PEM: clients must present a certificate that one of these signed."),
     key("serve.max_request_bytes", BYTES, "16777216", "Larger requests are refused with 413."),
     key("serve.max_connections", NUMBER, "256", "More clients at once wait to be accepted."),
     key("serve.body_seconds", SECONDS, "30", "A request's body arrives within so long, or its client is told 408."),
@@ -135,7 +155,7 @@ pub fn documentation() -> String {
         "# Configuration of ballast-edge\n\n\
          `ballast-edge run --config FILE` reads TOML; without `--config` it reads `/etc/ballast/edge.toml` where there is one.\n\
          Environment variables come over the file (`BALLAST_EDGE_` and the key in capitals, `__` for a dot:\n\
-         `BALLAST_EDGE_SERVE__HTTP=0.0.0.0:8000`), `--set KEY=VALUE` over both, and `--state` and `--http` over all. In the\n\
+         `BALLAST_EDGE_SERVE__HTTP=127.0.0.1:8080`), `--set KEY=VALUE` over both, and `--state` and `--http` over all. In the\n\
          environment and after `--set`, texts need no quotes and a list is names between commas\n\
          (`--set cpu_features.deny=avx2,fma`, `--set facts.line=7`). A key that is not listed here is refused.\n\
          Sizes are numbers of bytes or texts such as `\"256Mi\"` and `\"1Gi\"`.\n\n\
@@ -146,7 +166,8 @@ pub fn documentation() -> String {
         out.push_str(&format!("| `{}` | {} | {} | {} |\n", key.name, key.form, key.default, key.meaning));
     }
     out.push_str(
-        "\n```toml\n# A small box on a production line.\nstate = \"/var/lib/ballast\"\n\n[serve]\nhttp = \"0.0.0.0:8000\"\n\n\
+        "\n```toml\n# A small box on a production line.\nstate = \"/var/lib/ballast\"\n\n[serve]\nhttp = \"0.0.0.0:8000\"\n\
+         token_file = \"/etc/ballast/tokens\"\n\n\
          [limits]\nmemory = \"512Mi\"\ndisk = \"2Gi\"\n\n[cpu_features]\ndeny = [\"avx512f\"]\n\n[facts]\nline = \"bottling\"\n```\n",
     );
     out

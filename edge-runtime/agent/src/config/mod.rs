@@ -66,6 +66,11 @@ pub enum EngineKind {
 #[allow(missing_docs)]
 pub struct Serve {
     pub http: String,
+    pub unix: Option<PathBuf>,
+    pub token_file: Option<PathBuf>,
+    pub certificate: Option<PathBuf>,
+    pub key: Option<PathBuf>,
+    pub client_ca: Option<PathBuf>,
     pub max_request_bytes: u64,
     pub max_connections: u32,
     pub body_seconds: u64,
@@ -126,6 +131,11 @@ impl Default for Serve {
     fn default() -> Self {
         Self {
             http: "127.0.0.1:8000".to_owned(),
+            unix: None,
+            token_file: None,
+            certificate: None,
+            key: None,
+            client_ca: None,
             max_request_bytes: 16 << 20,
             max_connections: 256,
             body_seconds: 30,
@@ -350,6 +360,9 @@ mod tests {
     fn every_key_is_documented_and_every_documented_key_exists() {
         let mut config = Config { name: Some("x".to_owned()), ..Config::default() };
         config.facts.clear();
+        let path = || Some(PathBuf::from("x"));
+        let Serve { unix, token_file, certificate, key, client_ca, .. } = &mut config.serve;
+        [unix, token_file, certificate, key, client_ca].into_iter().for_each(|optional| *optional = path());
         let mut found = Vec::new();
         flatten("", &toml::Table::try_from(&config).unwrap(), &mut found);
         found.sort();

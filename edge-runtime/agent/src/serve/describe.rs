@@ -7,7 +7,7 @@ use super::{Route, numbers};
 
 /// `GET v2`.
 pub(super) fn server() -> Value {
-    json!({"name": "ballast-edge", "version": env!("CARGO_PKG_VERSION"), "extensions": ["binary_tensor_data"]})
+    json!({"name": "ballast-edge", "version": env!("CARGO_PKG_VERSION"), "extensions": ["binary_tensor_data", "statistics", "model_configuration", "model_repository"]})
 }
 
 /// `POST v2/repository/index`.

@@ -30,6 +30,8 @@ pub(crate) enum NoAnswer {
     SequencesFull { message: String, after: u32 },
     /// 500.
     Failed(String),
+    /// 504: its client's own deadline passed.
+    Expired,
     /// 503: the release left, and what took its place, if anything, cannot answer this request.
     Gone(&'static str),
 }
@@ -51,6 +53,8 @@ pub(crate) struct Context {
     pub(crate) driver: mpsc::UnboundedSender<Input>,
     /// Of a request of a sequence: its turn.
     pub(super) step: Option<Arc<Step>>,
+    /// Nobody waits for the answer after this: what has not begun by then is not run.
+    pub(super) expires: Option<Instant>,
 }
 
 impl Context {
@@ -63,9 +67,11 @@ impl Context {
     ) -> Result<Answered, NoAnswer> {
         loop {
             let started = Instant::now();
-            match route.primary.infer(self.fed(&route.primary, &inputs), route.stand_in().is_some()).await {
+            match route.primary.infer(self.fed(&route.primary, &inputs), route.stand_in().is_some(), self.expires).await
+            {
                 Ok(Ok(answer)) => return Ok(self.counted(route.primary, answer, by, started)),
-                Ok(Err(fault)) => return self.failed(route, fault, &inputs).await,
+                Ok(Err(fault)) => return self.failed(route, fault, &inputs, started.elapsed()).await,
+                Err(Busy::Expired) => return Err(NoAnswer::Expired),
                 // Another release would begin the sequence anew: who comes again loses nothing.
                 Err(Busy::QueueFull) if self.step.is_some() => return Err(NoAnswer::QueueFull),
                 Err(Busy::QueueFull) => {
@@ -98,15 +104,22 @@ impl Context {
     fn counted(&self, loaded: Arc<Loaded>, answer: Answer, by: AnsweredBy, started: Instant) -> Answered {
         let latency = started.elapsed();
         loaded.stats.answered(latency);
-        self.metrics.success(&loaded.contract.model, &loaded.contract.version, latency, answer.compute);
+        let queue = latency.saturating_sub(answer.compute);
+        self.metrics.executed(&loaded.contract.model, &loaded.contract.version, queue, answer.compute);
         Answered { answer, loaded, by, told: None }
     }
 
-    async fn failed(&self, route: Route, fault: Fault, inputs: &[Bytes]) -> Result<Answered, NoAnswer> {
+    async fn failed(
+        &self,
+        route: Route,
+        fault: Fault,
+        inputs: &[Bytes],
+        after: Duration,
+    ) -> Result<Answered, NoAnswer> {
         let detected = Instant::now();
         let primary = &route.primary;
         let (model, version) = (&primary.contract.model, &primary.contract.version);
-        self.metrics.failure(model, version);
+        self.metrics.failure(model, version, after);
         if !fault.is_guests() {
             return Err(NoAnswer::Input(fault.to_string()));
         }
@@ -137,7 +150,7 @@ impl Context {
             }
             Some((backup, Err(other))) => {
                 backup.stats.failed();
-                self.metrics.failure(&backup.contract.model, &backup.contract.version);
+                self.metrics.failure(&backup.contract.model, &backup.contract.version, started.elapsed());
                 // Both releases end in infinities on it: that says something of the input, nothing of the candidate.
                 if fault.reason() == FailureReason::NotFinite && other.reason() == FailureReason::NotFinite {
                     return Err(NoAnswer::Input(format!("{fault}, on this release and on the one before it")));
@@ -160,9 +173,10 @@ impl Context {
         inputs: &[Bytes],
     ) -> Option<(Arc<Loaded>, Result<Answer, Fault>)> {
         for _ in 0..TURNS {
-            match backup.infer(self.fed(&backup, inputs), false).await {
+            match backup.infer(self.fed(&backup, inputs), false, None).await {
                 Ok(result) => return Some((backup, result)),
                 Err(Busy::QueueFull) => tokio::time::sleep(TURN).await,
+                Err(Busy::Expired) => return None,
                 Err(Busy::Closed) => {
                     let next = self.instead_of(&backup).ok().map(|(route, _)| route.primary);
                     backup = next.filter(|next| !Arc::ptr_eq(next, failed))?;

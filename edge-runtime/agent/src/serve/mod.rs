@@ -1,21 +1,30 @@
 //! The Open Inference Protocol over HTTP/1.1, with the binary tensor extension, and `/metrics`.
 
+mod access;
 mod answer;
+mod body;
+mod compress;
 mod describe;
 mod http;
 mod infer;
+mod listen;
 mod numbers;
+mod openapi;
 mod request;
 mod routes;
 mod rows;
 mod sequence;
+mod stats;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::loaded::Loaded;
 
-pub(crate) use http::{BodyLimits, Server, bind};
+pub(crate) use access::Access;
+pub(crate) use body::BodyLimits;
+pub(crate) use http::Server;
+pub(crate) use listen::Listener;
 
 /// Who answers for one model, now.
 #[derive(Clone)]
@@ -123,6 +132,8 @@ pub(crate) fn service(
     router: Arc<Router>,
     metrics: Arc<crate::metrics::Metrics>,
     driver: tokio::sync::mpsc::UnboundedSender<crate::driver::Input>,
+    access: Access,
 ) -> routes::Service {
-    routes::Service(infer::Context { router, metrics, driver, step: None })
+    let context = infer::Context { router, metrics, driver, step: None, expires: None };
+    routes::Service { context, access }
 }

@@ -1,5 +1,7 @@
 //! An inference request: JSON, then raw tensors in order (the binary tensor extension), checked against the contract.
 
+use std::time::Duration;
+
 use ballast_bundle::{Contract, TensorSpec};
 use bytes::Bytes;
 use serde::Deserialize;
@@ -44,8 +46,7 @@ struct WireOutput {
     parameters: Parameters,
 }
 
-/// Of all parameters the three that the extension defines, and Triton's three of sequences; others are ignored, as the protocol
-/// allows.
+/// The parameters that mean something here; others are ignored, as the protocol allows.
 #[derive(Default, Deserialize)]
 struct Parameters {
     #[serde(default)]
@@ -61,6 +62,26 @@ struct Parameters {
     sequence_start: Option<Value>,
     #[serde(default)]
     sequence_end: Option<Value>,
+    /// Microseconds; 0 is none.
+    #[serde(default)]
+    timeout: Option<u64>,
+    /// Of extensions that are not there: better refused than answered as if they had not been asked for.
+    #[serde(default)]
+    shared_memory_region: Option<String>,
+    #[serde(default)]
+    classification: Option<u64>,
+}
+
+impl Parameters {
+    /// Asks for something that is not there.
+    fn refused(&self, tensor: &str) -> Result<(), String> {
+        let what = match self {
+            Self { shared_memory_region: Some(_), .. } => "shared memory; send and fetch tensors by value",
+            Self { classification: Some(1..), .. } => "classification; ask for the scores themselves",
+            _ => return Ok(()),
+        };
+        Err(format!("tensor {:?} asks for an extension that is not served: {what}", bounded(tensor)))
+    }
 }
 
 /// Text that one element takes at most: a float of 64 bits in full has 25 characters, the rest is white space of clients
@@ -89,6 +110,8 @@ pub(crate) struct Inference {
     pub(crate) outputs: Vec<(usize, bool)>,
     /// Its place in a sequence, of a model that carries state.
     pub(crate) ask: Ask,
+    /// After so long its client does not wait any more.
+    pub(crate) timeout: Option<Duration>,
 }
 
 /// Reads a body; `header` is `Inference-Header-Content-Length` where the client sent it. `Err` is what a person reads.
@@ -120,6 +143,7 @@ pub(crate) fn read(body: &Bytes, header: Option<usize>, contract: &Contract) -> 
         if contract.state_input(&spec.name).is_some() {
             return Err(format!("input {:?} is state, which the gateway fills in: leave it out", spec.name));
         }
+        input.parameters.refused(&spec.name)?;
         if place.is_some() {
             return Err(format!("input {:?} is there twice", spec.name));
         }
@@ -156,6 +180,7 @@ pub(crate) fn read(body: &Bytes, header: Option<usize>, contract: &Contract) -> 
         let n = n.ok_or_else(|| {
             format!("there is no output {:?}; the model has {}", bounded(&output.name), names(&contract.outputs))
         })?;
+        output.parameters.refused(&output.name)?;
         if outputs.iter().any(|(other, _)| *other == n) {
             return Err(format!("output {:?} is asked for twice", bounded(&output.name)));
         }
@@ -173,7 +198,8 @@ pub(crate) fn read(body: &Bytes, header: Option<usize>, contract: &Contract) -> 
         Some(_) | None => Ask::default(),
     };
     let rows = rows.map_or(1, |(_, rows)| rows);
-    Ok(Inference { id: wire.id, inputs: inputs.into_iter().flatten().collect(), rows, outputs, ask })
+    let timeout = wire.parameters.timeout.filter(|micros| *micros > 0).map(Duration::from_micros);
+    Ok(Inference { id: wire.id, inputs: inputs.into_iter().flatten().collect(), rows, outputs, ask, timeout })
 }
 
 /// The tensor that was sent: as the contract has it, or with so many rows along its batch axis.
@@ -396,6 +422,15 @@ pub(crate) mod tests {
                 "ends after 0",
             ),
             (r#"{"inputs":[{"name":"a","shape":[1,-2],"datatype":"FP32","data":[1]}]}"#, "not what this call takes"),
+            (
+                r#"{"inputs":[{"name":"a","shape":[1,2],"datatype":"FP32","parameters":{"shared_memory_region":"r"}}]}"#,
+                "\"a\" asks for an extension that is not served: shared memory",
+            ),
+            (
+                &format!(r#"{{"inputs":[{A},{B}],"outputs":[{{"name":"y","parameters":{{"classification":2}}}}]}}"#),
+                "\"y\" asks for an extension that is not served: classification",
+            ),
+            (&format!(r#"{{"inputs":[{A},{B}],"parameters":{{"timeout":-1}}}}"#), "not what this call takes"),
             (&long, "longer than 256"),
             (&deep, "0 elements"),
             (&many, "more than 64"),

@@ -58,7 +58,7 @@ impl Gateway {
     pub(crate) fn start(&mut self, more: &[&str]) {
         let log = std::fs::File::create(self.dir.path().join("log")).unwrap();
         let mut arguments =
-            vec!["run", "--state", self.state(), "--http", "127.0.0.1:0", "--set", "fetch.retry_seconds=0"];
+            vec!["run", "--state", self.state(), "--set", "serve.http=127.0.0.1:0", "--set", "fetch.retry_seconds=0"];
         arguments.extend(more);
         let child = command(&arguments).stderr(Stdio::from(log)).spawn().unwrap();
         self.child = Some(child);

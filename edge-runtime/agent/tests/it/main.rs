@@ -1,12 +1,16 @@
 //! The real binary against a fleet's server made for tests: real TLS, real signatures, real sandbox, real models.
 
+mod access;
 mod bad_input;
+mod clients;
+mod exposition;
 mod failures;
 mod fleet;
 mod gateway;
 mod lifecycle;
 mod models;
 mod network;
+mod openapi;
 mod operations;
 mod requests;
 mod restart;

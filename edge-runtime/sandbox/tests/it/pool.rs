@@ -5,7 +5,7 @@ use std::sync::mpsc;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ballast_bundle::protocol::FailureReason;
 use ballast_sandbox::{Answer, Engine, EngineProfile, Fault, Pool, Program, Request, SubmitError, Weights};
@@ -17,6 +17,7 @@ fn request(done: impl FnOnce() + Send + 'static) -> Request {
     Request {
         inputs,
         deadline: SECOND,
+        expires: None,
         done: Box::new(move |result| {
             result.unwrap();
             done();
@@ -89,6 +90,31 @@ fn dropping_does_not_block_and_loses_nothing() {
     answers.recv().unwrap();
 }
 
+/// Whoever has given up is neither run nor in the way.
+#[test]
+fn what_has_expired_is_dropped_when_its_turn_comes_or_its_place_is_needed() {
+    let (pool, go) = held_up();
+    let (sender, answers) = mpsc::channel();
+    let submit = |name: &'static str, expires: Option<Instant>| {
+        let sender = sender.clone();
+        pool.submit(Request { expires, ..request(move || sender.send(name).unwrap()) })
+    };
+    let past = Some(Instant::now());
+    submit("first", None).unwrap();
+    submit("expired", past).unwrap();
+    submit("expired", past).unwrap();
+    assert_eq!(pool.queued(), 3);
+    // The queue is full, were it not for those two.
+    submit("second", Some(Instant::now() + 3600 * SECOND)).unwrap();
+    assert_eq!(pool.queued(), 2);
+    submit("expired", past).unwrap();
+    go.send(()).unwrap();
+    drop(sender);
+    assert_eq!([answers.recv().unwrap(), answers.recv().unwrap()], ["first", "second"]);
+    pool.shutdown();
+    assert!(answers.recv().is_err(), "the last one was dropped");
+}
+
 #[test]
 fn a_receiver_that_panics_does_not_end_the_thread() {
     let pool = Pool::start(Guest::default().program(engine()).unwrap(), 1).unwrap();
@@ -119,7 +145,7 @@ fn several_instances_answer_at_once() {
 fn ask(pool: &Pool, x: f32, deadline: Duration) -> Result<Answer, Fault> {
     let (sender, receiver) = mpsc::channel();
     let done = Box::new(move |result| sender.send(result).unwrap());
-    pool.submit(Request { inputs: vec![floats([x; 4]).into()], deadline, done }).unwrap();
+    pool.submit(Request { inputs: vec![floats([x; 4]).into()], deadline, expires: None, done }).unwrap();
     receiver.recv().unwrap()
 }
 

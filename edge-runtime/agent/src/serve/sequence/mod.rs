@@ -175,7 +175,12 @@ impl Context {
         }
         let step = Arc::new(Step { turn, ask, reset: AtomicBool::new(false) });
         self.step = Some(Arc::clone(&step));
+        let expires = self.expires;
         let mut answered = self.infer_rows(route, by, inputs, rows).await?;
+        // Its client was told that there was no answer, and comes again with the same: state must be as it was.
+        if expires.is_some_and(|expires| expires <= Instant::now()) {
+            return Err(NoAnswer::Expired);
+        }
         step.answered(&answered);
         answered.told = Some(Told { id, reset: step.reset.load(Ordering::Relaxed) });
         Ok(answered)
