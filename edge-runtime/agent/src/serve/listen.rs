@@ -20,9 +20,9 @@ const SOCKET_MODE: u32 = 0o660;
 /// Why nothing is served.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ServeError {
-    #[error("{address} is in use by another program; stop it, or choose another with --set {key}=ADDRESS:PORT")]
+    #[error("{address} is in use by another program; stop it, or choose another with {} ADDRESS:PORT", flag(.key))]
     InUse { key: &'static str, address: String },
-    #[error("cannot serve on {address}; choose another with --set {key}=ADDRESS:PORT")]
+    #[error("cannot serve on {address}; choose another with {} ADDRESS:PORT", flag(.key))]
     Bind { key: &'static str, address: String, source: io::Error },
     #[error("serve.unix: {path} is in use by another program; stop it, or choose another path")]
     SocketInUse { path: PathBuf },
@@ -32,6 +32,11 @@ pub(crate) enum ServeError {
     Socket { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Access(#[from] AccessError),
+}
+
+/// The flag that sets a key: `--http` for `serve.http`.
+fn flag(key: &str) -> String {
+    format!("--{}", key.trim_start_matches("serve."))
 }
 
 /// One place where clients connect.
