@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::Write;
 use std::process::{Command, ExitCode};
 
-use ballast_bundle::{Contract, DataType, GoldenMatch, Limits, TensorSpec};
+use ballast_bundle::{Contract, DataType, GoldenMatch, Limits, Reset, State, StateInput, TensorSpec};
 use ballast_compiler::{Artifacts, CompileOutcome, CompileRequest, ProveRequest, Proved, Verdict, VerdictReason};
 use ballast_plan::build::{PlanBuilder, TensorDef};
 use ballast_plan::step::{BiasOf, Epilogue, Gemm, Layout, Matrix};
@@ -205,6 +205,11 @@ fn artifacts(request: &CompileRequest) -> Artifacts {
         "other model" => contract.model = "another".into(),
         "more memory" => contract.limits.memory_bytes = 1 << 40,
         "weaker proof" => contract.verification.tolerance.absolute = 1e9,
+        "unasked state" => {
+            let carried =
+                StateInput { input: "x".into(), output: "y".into(), reset: Reset::OnSwap, initial: Vec::new() };
+            contract.state = Some(State { inputs: vec![carried], max_sequences: 256, max_idle_millis: 60_000 });
+        }
         "short weights" => weights.truncate(12),
         "broken plan" => plan.truncate(40),
         "contradiction" => fits = false,

@@ -106,6 +106,7 @@ fn artifacts_that_are_not_what_was_asked_for_are_not_believed() {
         ("other model", "another model"),
         ("more memory", "limits"),
         ("weaker proof", "verification"),
+        ("unasked state", "state"),
         ("short weights", "weights"),
         ("broken plan", ""),
         ("contradiction", "does not fit"),
