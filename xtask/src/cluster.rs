@@ -1,6 +1,7 @@
 //! A private Kubernetes API server: etcd and kube-apiserver on free ports of this machine with fresh data, RBAC on, up in
 //! seconds, ended with the value that holds them.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener};
@@ -72,6 +73,11 @@ impl Cluster {
         // The server makes this key with its certificate, before it reads it for these.
         command.arg("--service-account-key-file").arg(&key).arg("--service-account-signing-key-file").arg(&key);
         command.args(["--service-account-issuer", ISSUER]);
+        let (policy, audit) = (folder.join("audit-policy.json"), folder.join("audit.log"));
+        let rules = json!([{"level": "Metadata", "omitStages": ["RequestReceived"]}]);
+        let rules = json!({"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "rules": rules});
+        private(&policy, &rules.to_string())?;
+        command.arg("--audit-policy-file").arg(policy).arg("--audit-log-path").arg(audit);
         // Its own address is a loopback's, which no endpoint may have.
         command.args(["--endpoint-reconciler-type", "none"]);
         let api = Process::start("kube-apiserver", &mut command, &folder.join("kube-apiserver.log"))?;
@@ -205,6 +211,44 @@ impl Cluster {
         // It may end without having read all; what it says then is the answer.
         drop(writer.join());
         Ok(output)
+    }
+
+    /// Runs `helm` as the administrator; what it prints.
+    pub fn helm(&self, arguments: &[&str]) -> Result<String> {
+        let mut command = Command::new(tools::path(Tool::Helm)?);
+        command.args(arguments).env("KUBECONFIG", self.kubeconfig()).stdin(Stdio::null());
+        // Nothing of the person who runs this.
+        for (name, folder) in [("HELM_CACHE_HOME", "cache"), ("HELM_CONFIG_HOME", "config"), ("HELM_DATA_HOME", "data")]
+        {
+            command.env(name, self.folder.join("helm").join(folder));
+        }
+        let output = command.output().context("cannot start helm")?;
+        let error = String::from_utf8_lossy(&output.stderr);
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        ensure!(output.status.success(), "helm {}: {}{said}", arguments.join(" "), error.trim());
+        Ok(said)
+    }
+
+    /// What a user asked for since the start: `(API group, resource, verb)` and the answer's code, from the audit log.
+    pub fn asked_by(&self, user: &str) -> Result<BTreeSet<(String, String, String, u64)>> {
+        let path = self.folder.join("audit.log");
+        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let mut asked = BTreeSet::new();
+        for line in text.lines() {
+            // The last line may be half written.
+            let Ok(entry) = serde_json::from_str::<Value>(line) else { continue };
+            if entry["user"]["username"] != user {
+                continue;
+            }
+            let word = |pointer: &str| entry.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+            let (mut resource, part) = (word("/objectRef/resource"), word("/objectRef/subresource"));
+            if !part.is_empty() {
+                resource = format!("{resource}/{part}");
+            }
+            let code = entry.pointer("/responseStatus/code").and_then(Value::as_u64).unwrap_or(0);
+            asked.insert((word("/objectRef/apiGroup"), resource, word("/verb"), code));
+        }
+        Ok(asked)
     }
 
     /// An object or a list as JSON.

@@ -16,6 +16,31 @@ fn the_yaml_is_what_the_types_say() {
     }
 }
 
+/// Uninstalling the chart must not take every object of the cluster with it.
+#[test]
+fn the_chart_has_the_same_and_keeps_it() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/ballast-crds/templates");
+    let mut names = Vec::new();
+    for mut definition in definitions() {
+        let keep = ("helm.sh/resource-policy".to_owned(), "keep".to_owned());
+        definition.metadata.annotations.get_or_insert_default().extend([keep]);
+        let (name, made) =
+            (format!("{}.yaml", definition.spec.names.plural), serde_saphyr::to_string(&definition).unwrap());
+        assert!(!made.contains("{{"), "{name} would be a template");
+        let path = directory.join(&name);
+        if std::env::var_os("BALLAST_UPDATE").is_some() {
+            std::fs::write(&path, &made).unwrap();
+        }
+        let stored = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(stored == made, "{} is stale: BALLAST_UPDATE=1 cargo test -p ballast-crds --test it", path.display());
+        names.push(name);
+    }
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        assert!(names.contains(&name), "{name} is no kind of ours");
+    }
+}
+
 /// What may stand in a schema besides what the structure check and CEL hold values to.
 const SAYS_NOTHING: &[&str] = &["description", "title", "default", "format", "x-kubernetes-validations"];
 

@@ -22,7 +22,7 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the operator (the default).
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Compile one model; the request comes from the operator that starts this.
     #[command(hide = true)]
     CompileWorker(WorkerArgs),
@@ -59,6 +59,15 @@ pub struct RunArgs {
     /// Directory with the fleet's YAML files; a fleet.yaml of kind Fleet marks it.
     #[arg(long, env = "BALLAST_DIRECTORY", value_name = "DIR")]
     pub directory: Option<PathBuf>,
+    /// Take objects from a Kubernetes API server: the one of KUBECONFIG, or the pod's own.
+    #[arg(long, env = "BALLAST_KUBERNETES", conflicts_with = "directory")]
+    pub kubernetes: bool,
+    /// With --kubernetes: where the keys' Secrets and the Lease are [default: the pod's, or the kubeconfig's]
+    #[arg(long, env = "POD_NAMESPACE", value_name = "NAMESPACE")]
+    pub namespace: Option<String>,
+    /// With --kubernetes: who holds the Lease, a name that a restart keeps [default: this machine's]
+    #[arg(long, env = "POD_NAME", value_name = "NAME")]
+    pub identity: Option<String>,
     /// Directory for keys, counters, gateways and bundles; back it up.
     #[arg(long, env = "BALLAST_STATE", value_name = "DIR")]
     pub state: Option<PathBuf>,

@@ -76,7 +76,8 @@ impl FetchError {
 
 /// Fetches sources.
 pub struct Fetcher {
-    root: PathBuf,
+    /// None: no files at all.
+    root: Option<PathBuf>,
     client: reqwest::Client,
     private: bool,
 }
@@ -85,6 +86,11 @@ impl Fetcher {
     /// `root`: what `file:` reads below. `private`: allow loopback, link-local and private addresses. `ca`: PEM
     /// certificates trusted besides the system's.
     pub fn new(root: &Path, private: bool, ca: Option<&[u8]>) -> Result<Self, reqwest::Error> {
+        Ok(Self { root: Some(root.into()), ..Self::without_files(private, ca)? })
+    }
+
+    /// The same where `file:` has no meaning.
+    pub fn without_files(private: bool, ca: Option<&[u8]>) -> Result<Self, reqwest::Error> {
         let mut builder = reqwest::Client::builder()
             .https_only(true)
             .no_proxy() // a proxy would resolve names where the address rules do not reach
@@ -105,14 +111,18 @@ impl Fetcher {
                 builder = builder.add_root_certificate(certificate);
             }
         }
-        Ok(Self { root: root.into(), client: builder.build()?, private })
+        Ok(Self { root: None, client: builder.build()?, private })
     }
 
     /// The bytes at `uri`, at most `limit` of them, with the digest `wanted`.
     pub async fn fetch(&self, uri: &str, wanted: Digest, limit: u64) -> Result<Vec<u8>, FetchError> {
         let bytes = match uri.split_once(':').map(|(scheme, _)| scheme) {
             Some("file") => {
-                let (root, uri) = (self.root.clone(), uri.to_owned());
+                let Some(root) = self.root.clone() else {
+                    let message = "files are read in directory mode only: put it behind https://".into();
+                    return Err(FetchError::Uri { uri: uri.into(), message });
+                };
+                let uri = uri.to_owned();
                 let failed = unavailable(&uri, "the reader stopped");
                 tokio::task::spawn_blocking(move || read_file(&root, &uri, limit)).await.map_err(|_| failed)??
             }
@@ -347,6 +357,14 @@ mod tests {
         assert!(matches!(fetcher.fetch("file:///inside", digest, 4).await, Err(FetchError::TooLarge { .. })));
         let error = fetcher.fetch("file:///inside", secret, 100).await.unwrap_err();
         assert!(!error.is_transient() && !error.to_string().contains(&digest.hex()), "the found digest is not told");
+    }
+
+    #[tokio::test]
+    async fn without_a_directory_no_file_is_read() {
+        drop(rustls::crypto::ring::default_provider().install_default());
+        let fetcher = Fetcher::without_files(false, None).unwrap();
+        let error = fetcher.fetch("file:///etc/hostname", Digest::of(b""), 100).await.unwrap_err();
+        assert!(matches!(error, FetchError::Uri { .. }) && error.to_string().contains("https://"), "{error}");
     }
 
     #[tokio::test]

@@ -1,4 +1,5 @@
-//! The installation's private keys, one file per role, made at the first start and never again.
+//! The installation's private keys, one per role, made at the first start and never again: in files, or in Secrets
+//! (`kubernetes::KeySecrets`).
 //!
 //! `keys/{root,runtime,release,assignment}.pem` and `keys/ca.pem` are 0600. Once a trust root names them, gateways
 //! trust them: a missing key then stops the operator, since new ones would cut off every gateway.
@@ -56,13 +57,58 @@ pub struct Keys {
     pub authority: Arc<Authority>,
 }
 
+/// The files of all keys: one a role, and the authority's two.
+pub const KEYS: [&str; 6] =
+    ["root.pem", "runtime.pem", "release.pem", "assignment.pem", AUTHORITY_KEY, AUTHORITY_CERTIFICATE];
+const AUTHORITY_KEY: &str = "ca.pem";
+const AUTHORITY_CERTIFICATE: &str = "ca-certificate.pem";
+
+/// Where keys are kept.
+pub trait Vault {
+    /// The text of a key's file, if it is there.
+    fn read(&self, file: &str) -> Result<Option<String>, KeyError>;
+    /// Keeps a new one.
+    fn make(&mut self, file: &str, text: &str) -> Result<(), KeyError>;
+    /// For people.
+    fn place(&self, file: &str) -> PathBuf;
+}
+
+/// Keys in files of the state directory.
+pub struct KeyFiles<'a>(pub &'a StateDir);
+
+impl Vault for KeyFiles<'_> {
+    fn read(&self, file: &str) -> Result<Option<String>, KeyError> {
+        let path = self.place(file);
+        if file == AUTHORITY_CERTIFICATE {
+            return Ok(fs::read_to_string(path).ok());
+        }
+        read_private(&path)
+    }
+
+    fn make(&mut self, file: &str, text: &str) -> Result<(), KeyError> {
+        let mode = if file == AUTHORITY_CERTIFICATE { 0o644 } else { 0o600 };
+        Ok(state::write(&self.place(file), text.as_bytes(), mode)?)
+    }
+
+    fn place(&self, file: &str) -> PathBuf {
+        self.0.path(format!("keys/{file}"))
+    }
+}
+
 /// Loads the keys. `trusted`: a trust root exists or gateways are enrolled; then nothing is made. Keys are PEM, or as
 /// `cosign generate-key-pair` writes them, under `password`.
-pub fn load_or_make(state: &StateDir, trusted: bool, password: &[u8], now: UnixMillis) -> Result<Keys, KeyError> {
-    let signing = |role: Role| -> Result<Arc<SigningKey>, KeyError> {
-        let path = path(state, role);
+pub fn load_or_make(
+    state: &StateDir,
+    vault: &mut dyn Vault,
+    trusted: bool,
+    password: &[u8],
+    now: UnixMillis,
+) -> Result<Keys, KeyError> {
+    let mut signing = |role: Role| -> Result<Arc<SigningKey>, KeyError> {
+        let file = format!("{}.pem", role_file(role));
+        let path = vault.place(&file);
         let broken = |message: String| KeyError::Broken { path: path.clone(), message };
-        if let Some(pem) = read_private(&path)? {
+        if let Some(pem) = vault.read(&file)? {
             return SigningKey::from_pem_or_cosign(&pem, password).map(Arc::new).map_err(|e| broken(e.to_string()));
         }
         if trusted {
@@ -72,7 +118,7 @@ pub fn load_or_make(state: &StateDir, trusted: bool, password: &[u8], now: UnixM
         getrandom::fill(&mut random).map_err(|e| broken(e.to_string()))?;
         let key = SigningKey::generate(random).map_err(|e| broken(e.to_string()))?;
         let pem = key.to_pem().map_err(|e| broken(e.to_string()))?;
-        state::write(&path, pem.as_bytes(), 0o600)?;
+        vault.make(&file, &pem)?;
         tracing::info!(role = role_file(role), "made a signing key");
         Ok(Arc::new(key))
     };
@@ -81,16 +127,15 @@ pub fn load_or_make(state: &StateDir, trusted: bool, password: &[u8], now: UnixM
         runtime: signing(Role::Runtime)?,
         release: signing(Role::Release)?,
         assignment: signing(Role::Assignment)?,
-        authority: Arc::new(authority(state, trusted, now)?),
+        authority: Arc::new(authority(state, vault, trusted, now)?),
     })
 }
 
-fn authority(state: &StateDir, trusted: bool, now: UnixMillis) -> Result<Authority, KeyError> {
+fn authority(state: &StateDir, vault: &mut dyn Vault, trusted: bool, now: UnixMillis) -> Result<Authority, KeyError> {
     let fleet = state.installation().fleet.clone();
-    let (key_path, certificate_path) = (state.path("keys/ca.pem"), state.path("keys/ca-certificate.pem"));
+    let (key_path, certificate_path) = (vault.place(AUTHORITY_KEY), vault.place(AUTHORITY_CERTIFICATE));
     let broken = |message: String| KeyError::Broken { path: key_path.clone(), message };
-    let certificate = fs::read_to_string(&certificate_path).ok();
-    let (key, certificate) = match (read_private(&key_path)?, certificate) {
+    let (key, certificate) = match (vault.read(AUTHORITY_KEY)?, vault.read(AUTHORITY_CERTIFICATE)?) {
         (Some(key), Some(certificate)) => (key, certificate),
         (key, _) if trusted => {
             return Err(KeyError::Missing(if key.is_none() { key_path } else { certificate_path }));
@@ -98,8 +143,8 @@ fn authority(state: &StateDir, trusted: bool, now: UnixMillis) -> Result<Authori
         // A first start that was cut off between the two files: nobody trusts either yet.
         _ => {
             let (key, certificate) = Authority::generate(&fleet, now).map_err(|e| broken(e.to_string()))?;
-            state::write(&key_path, key.as_bytes(), 0o600)?;
-            state::write(&certificate_path, certificate.as_bytes(), 0o644)?;
+            vault.make(AUTHORITY_KEY, &key)?;
+            vault.make(AUTHORITY_CERTIFICATE, &certificate)?;
             (key, certificate)
         }
     };
@@ -122,8 +167,13 @@ fn read_private(path: &PathBuf) -> Result<Option<String>, KeyError> {
 }
 
 /// Where a role's key is.
-pub fn path(state: &StateDir, role: Role) -> PathBuf {
-    state.path(format!("keys/{}.pem", role_file(role)))
+pub fn path(vault: &dyn Vault, role: Role) -> PathBuf {
+    vault.place(&format!("{}.pem", role_file(role)))
+}
+
+/// Where the authority's certificate is.
+pub fn certificate_path(vault: &dyn Vault) -> PathBuf {
+    vault.place(AUTHORITY_CERTIFICATE)
 }
 
 const fn role_file(role: Role) -> &'static str {
@@ -151,12 +201,12 @@ mod tests {
     fn keys_are_private_and_stay() {
         let directory = tempfile::tempdir().unwrap();
         let state = open(directory.path());
-        let keys = load_or_make(&state, false, b"", now()).unwrap();
+        let keys = load_or_make(&state, &mut KeyFiles(&state), false, b"", now()).unwrap();
         for role in ["root", "runtime", "release", "assignment", "ca"] {
             let mode = fs::metadata(state.path(format!("keys/{role}.pem"))).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600, "{role}");
         }
-        let again = load_or_make(&state, true, b"", now()).unwrap();
+        let again = load_or_make(&state, &mut KeyFiles(&state), true, b"", now()).unwrap();
         assert_eq!(again.root.public().key_id(), keys.root.public().key_id());
         assert_eq!(again.authority.digest(), keys.authority.digest());
     }
@@ -166,9 +216,11 @@ mod tests {
         for gone in ["root", "runtime", "release", "assignment", "ca", "ca-certificate"] {
             let directory = tempfile::tempdir().unwrap();
             let state = open(directory.path());
-            load_or_make(&state, false, b"", now()).unwrap();
+            load_or_make(&state, &mut KeyFiles(&state), false, b"", now()).unwrap();
             fs::remove_file(state.path(format!("keys/{gone}.pem"))).unwrap();
-            let Err(error) = load_or_make(&state, true, b"", now()) else { panic!("{gone}: started") };
+            let Err(error) = load_or_make(&state, &mut KeyFiles(&state), true, b"", now()) else {
+                panic!("{gone}: started")
+            };
             assert!(matches!(error, KeyError::Missing(_)), "{gone}: {error}");
             assert!(!state.path(format!("keys/{gone}.pem")).exists(), "{gone}: nothing was made");
         }
@@ -178,23 +230,26 @@ mod tests {
     fn a_key_may_be_as_cosign_writes_it() {
         let directory = tempfile::tempdir().unwrap();
         let state = open(directory.path());
-        load_or_make(&state, false, b"", now()).unwrap();
+        load_or_make(&state, &mut KeyFiles(&state), false, b"", now()).unwrap();
         let fixture = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../bundle/tests/cosign");
         let key = fs::read(fixture.join("cosign.key")).unwrap();
         state::write(&state.path("keys/release.pem"), &key, 0o600).unwrap();
-        let keys = load_or_make(&state, true, b"correct horse", now()).unwrap();
+        let keys = load_or_make(&state, &mut KeyFiles(&state), true, b"correct horse", now()).unwrap();
         let public = fs::read_to_string(fixture.join("cosign.pub")).unwrap();
         assert_eq!(keys.release.public().to_pem().trim(), public.trim());
-        assert!(matches!(load_or_make(&state, true, b"wrong", now()), Err(KeyError::Broken { .. })));
+        assert!(matches!(
+            load_or_make(&state, &mut KeyFiles(&state), true, b"wrong", now()),
+            Err(KeyError::Broken { .. })
+        ));
     }
 
     #[test]
     fn keys_that_others_can_read_are_refused() {
         let directory = tempfile::tempdir().unwrap();
         let state = open(directory.path());
-        load_or_make(&state, false, b"", now()).unwrap();
+        load_or_make(&state, &mut KeyFiles(&state), false, b"", now()).unwrap();
         let path = state.path("keys/release.pem");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
-        assert!(matches!(load_or_make(&state, true, b"", now()), Err(KeyError::TooOpen(_))));
+        assert!(matches!(load_or_make(&state, &mut KeyFiles(&state), true, b"", now()), Err(KeyError::TooOpen(_))));
     }
 }

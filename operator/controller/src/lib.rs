@@ -14,6 +14,7 @@ mod gateways;
 mod hearing;
 mod jobs;
 mod keys;
+mod kubernetes;
 pub mod objects;
 mod pass;
 mod publish;

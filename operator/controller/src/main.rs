@@ -31,7 +31,7 @@ fn main() -> ExitCode {
     let args = Args::parse();
     let result = match args.command {
         None => operate(args.run),
-        Some(Command::Run(run)) => operate(run),
+        Some(Command::Run(run)) => operate(*run),
         Some(Command::CompileWorker(worker)) => return ballast_compiler::compile_worker_main(&worker.arguments),
         Some(Command::ProveWorker(worker)) => return ballast_compiler::prove_worker_main(&worker.arguments),
         Some(Command::Completion { shell }) => {

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ballast_bundle::{DeploymentRef, GatewayId, NamespaceUid};
-use ballast_crds::{EnrollmentToken, HardwareTarget, ModelDeployment, ModelDeploymentStatus};
+use ballast_bundle::{Counter, DeploymentRef, GatewayId, NamespaceUid};
+use ballast_crds::{EnrollmentToken, Gateway, GatewayState, HardwareTarget, ModelDeployment, ModelDeploymentStatus};
 use ballast_fleet::{BoxFuture, Wish};
 use kube::ResourceExt as _;
 use serde::Serialize;
@@ -41,6 +41,8 @@ pub struct Objects {
     pub complete: bool,
     /// Wishes.
     pub deployments: Vec<Deployment>,
+    /// Objects that are there and cannot be understood: what ran goes on.
+    pub standing: Vec<DeploymentRef>,
     /// Besides the built-in ones, or instead of them.
     pub targets: Vec<HardwareTarget>,
     /// By namespace; with the time of creation in milliseconds.
@@ -113,6 +115,28 @@ pub trait Source: Send + Sync + 'static {
     fn objects(&self) -> Objects;
     /// Ends when they changed since the last time.
     fn changed(&self) -> BoxFuture<'_, ()>;
+    /// The highest counter that is known to have been given out for a deployment, where the source keeps it. What it says is
+    /// as good as whoever may write the object.
+    fn counter(&self, _deployment: &DeploymentRef) -> Option<Counter> {
+        None
+    }
+    /// Makes a counter durable with the object, before anything is signed under it; refuses when the object is another one
+    /// than the one that was read. Blocking.
+    fn reserve(&self, _deployment: &DeploymentRef, _counter: Counter) -> Result<(), String> {
+        Ok(())
+    }
+    /// After a pass over everything: whatever waits for its withdrawal may go, unless it is still remembered.
+    fn settled(&self, _remembered: &dyn Fn(&DeploymentRef) -> bool) {}
+    /// Gives a token's text to whoever may read it, besides its file. A place that is taken is an error where the token is a
+    /// `fresh` one: somebody else has it.
+    fn hand_over<'a>(
+        &'a self,
+        _token: &'a EnrollmentToken,
+        _text: &'a str,
+        _fresh: bool,
+    ) -> BoxFuture<'a, Result<(), String>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
     /// Writes a status if it differs from the one that is there.
     fn put_status(&self, deployment: &Deployment, status: ModelDeploymentStatus);
     /// Remembers an event; the same again counts up. Blocking.
@@ -125,4 +149,14 @@ pub trait Source: Send + Sync + 'static {
     fn problems(&self) -> Vec<String>;
     /// What of that keeps a newer wish for this object from being seen.
     fn problems_of(&self, deployment: &Deployment) -> Vec<SourceProblem>;
+}
+
+/// What a Gateway object asks for.
+pub(crate) fn wish(gateway: Gateway) -> Wish {
+    let state = match gateway.spec.state {
+        GatewayState::Enrolled => ballast_fleet::store::GatewayState::Enrolled,
+        GatewayState::Retired => ballast_fleet::store::GatewayState::Retired,
+        GatewayState::Revoked => ballast_fleet::store::GatewayState::Revoked,
+    };
+    Wish { state, labels: gateway.spec.labels }
 }

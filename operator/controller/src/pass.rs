@@ -42,6 +42,9 @@ impl Controller {
                 }
             }
         }
+        for deployment in &objects.standing {
+            self.keep(records.get(deployment), deployment, &mut published);
+        }
         let conflicts = self.conflicts(objects, &wishes);
         for (index, wanted) in &wishes {
             let object = &objects.deployments[*index];
@@ -84,6 +87,7 @@ impl Controller {
         // Only after nobody is told of them any more.
         if objects.complete {
             self.remove_withdrawn(objects, &mut records);
+            self.source.settled(&|deployment| records.contains_key(deployment));
         }
         let named = tidy::named(&records, |deployment| durable.contains(deployment));
         let all = objects.complete.then(|| records.keys().cloned().collect());
@@ -127,7 +131,8 @@ impl Controller {
     /// Deployments whose objects are gone: nobody is told of them any more (done), their records go, then their bundles
     /// ([`Controller::tidy`]).
     fn remove_withdrawn(&self, objects: &Objects, records: &mut BTreeMap<DeploymentRef, Record>) {
-        let wanted: HashSet<DeploymentRef> = objects.deployments.iter().map(|o| o.deployment()).collect();
+        let mut wanted: HashSet<DeploymentRef> = objects.deployments.iter().map(|o| o.deployment()).collect();
+        wanted.extend(objects.standing.iter().cloned());
         let gone: Vec<DeploymentRef> = records.keys().filter(|d| !wanted.contains(*d)).cloned().collect();
         for deployment in gone {
             self.jobs.forget(&deployment);

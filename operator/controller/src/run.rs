@@ -1,6 +1,8 @@
 //! Wiring: from the command line to a serving operator, and back to a clean end.
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
@@ -16,19 +18,22 @@ use crate::builder::Builder;
 use crate::compilation::Compiler;
 use crate::controller::{Controller, Settings};
 use crate::fetch::Fetcher;
+use crate::keys::KeyFiles;
+use crate::kubernetes::{Connection, Election, KeySecrets};
 use crate::runners::Runners;
 use crate::state::{self, StateDir};
 use crate::tokens::Tokens;
 use crate::trust::Roots;
 use crate::workers::Workers;
-use crate::{endpoint, keys, source};
+use crate::{endpoint, keys, kubernetes, source};
 
 /// Runs until SIGTERM or SIGINT.
 pub fn run(args: RunArgs, compiler: Arc<dyn Compiler>) -> anyhow::Result<()> {
     log(args.log_format);
     // ring is the only provider: rustls must not have to guess.
     drop(rustls::crypto::ring::default_provider().install_default());
-    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no threads")?.block_on(async {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no threads")?;
+    let outcome = runtime.block_on(async {
         let (mut terminated, mut interrupted) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let end = async move {
             tokio::select! {
@@ -37,7 +42,12 @@ pub fn run(args: RunArgs, compiler: Arc<dyn Compiler>) -> anyhow::Result<()> {
             }
         };
         serve(args, compiler, end).await
-    })
+    });
+    if outcome.is_err() {
+        // Whoever must not act any more does not wait for threads that still do.
+        runtime.shutdown_background();
+    }
+    outcome
 }
 
 fn log(format: LogFormat) {
@@ -52,22 +62,84 @@ fn log(format: LogFormat) {
 
 /// Runs until `end` ends.
 pub async fn serve(args: RunArgs, compiler: Arc<dyn Compiler>, end: impl Future<Output = ()>) -> anyhow::Result<()> {
-    let Some(directory) = args.directory else {
-        bail!("--directory is missing: name the directory with the fleet's YAML files (Kubernetes comes later)");
+    let directory = match (args.directory.clone(), args.kubernetes) {
+        (None, true) => None,
+        (Some(directory), false) => Some(directory),
+        _ => bail!(
+            "--directory or --kubernetes is missing: name the directory with the fleet's YAML files, or take objects from a Kubernetes API server"
+        ),
     };
-    let Some(state_path) = args.state else {
+    let Some(state_path) = args.state.clone() else {
         bail!("--state is missing: name a directory for keys, counters and bundles");
     };
+    match directory {
+        Some(directory) => operate(args, Origin::Directory(directory), &state_path, compiler, end).await,
+        None => lead(args, &state_path, compiler, end).await,
+    }
+}
+
+/// Operates for as long as the Lease is held.
+async fn lead(
+    args: RunArgs,
+    state_path: &Path,
+    compiler: Arc<dyn Compiler>,
+    end: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
+    let mut end = pin!(end);
+    let connection = Connection::open(args.namespace.clone()).await?;
+    let identity = args.identity.clone().unwrap_or_else(|| rustix::system::uname().nodename().to_string_lossy().into());
+    let election = Election::new(&connection, identity);
+    let leadership = tokio::select! {
+        won = election.win() => won?,
+        () = &mut end => return Ok(()),
+    };
+    let lost = leadership.lost();
+    let outcome = tokio::select! {
+        outcome = operate(args, Origin::Kubernetes(connection), state_path, compiler, end) => outcome,
+        () = lost => bail!("another operator may hold the Lease by now: this one stops"),
+    };
+    leadership.release().await;
+    outcome
+}
+
+/// Where objects come from.
+enum Origin {
+    Directory(PathBuf),
+    Kubernetes(Connection),
+}
+
+async fn operate(
+    args: RunArgs,
+    origin: Origin,
+    state_path: &Path,
+    compiler: Arc<dyn Compiler>,
+    end: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
+    let mut end = pin!(end);
     let now = ballast_fleet::now();
-    let state = Arc::new(StateDir::open(&state_path, now)?);
+    let state = Arc::new(StateDir::open(state_path, now)?);
     let store = RedbStore::open(&state.path("gateways.redb"), now).context("the gateway store cannot be opened")?;
     let store: Arc<dyn GatewayStore> = Arc::new(store);
     let enrolled = !store.list(None, None, 1).await?.rows.is_empty();
     // From the environment only: arguments are for everybody to read.
     let password = std::env::var("BALLAST_KEY_PASSWORD").unwrap_or_default();
     let roots = Roots::load(&state)?;
-    let keys = keys::load_or_make(&state, enrolled || !roots.is_empty(), password.as_bytes(), now)?;
-    roots.check_keys(&state, &keys)?;
+    let trusted = enrolled || !roots.is_empty();
+    let keys = match &origin {
+        Origin::Directory(_) => {
+            let mut vault = KeyFiles(&state);
+            let keys = keys::load_or_make(&state, &mut vault, trusted, password.as_bytes(), now)?;
+            roots.check_keys(&vault, &keys)?;
+            keys
+        }
+        Origin::Kubernetes(connection) => {
+            let mut vault = KeySecrets::read(connection).await?;
+            let keys = keys::load_or_make(&state, &mut vault, trusted, password.as_bytes(), now)?;
+            roots.check_keys(&vault, &keys)?;
+            vault.keep().await?;
+            keys
+        }
+    };
 
     let server = bind(args.listen, &state).await?;
     let endpoint = endpoint::resolve(args.public_endpoint.as_deref(), server.address())?;
@@ -76,10 +148,24 @@ pub async fn serve(args: RunArgs, compiler: Arc<dyn Compiler>, end: impl Future<
 
     let registry = Arc::new(Registry::open(&state.path("registry"))?);
     let documents = Arc::new(Documents::open(&state.path("assignments"))?);
-    let source = source::open(&directory, Arc::clone(&state))?;
     let extra = args.source_ca.as_ref().map(std::fs::read).transpose().context("--source-ca cannot be read")?;
-    let root = directory.canonicalize().unwrap_or(directory);
-    let fetcher = Fetcher::new(&root, args.allow_private_sources, extra.as_deref()).context("the https client")?;
+    let private = args.allow_private_sources;
+    let (source, fetcher) = match origin {
+        Origin::Kubernetes(connection) => {
+            // An API server that does not answer yet is waited for; nobody waits for whoever was asked to end.
+            let source = tokio::select! {
+                opened = kubernetes::open(connection) => opened?,
+                () = &mut end => return Ok(()),
+            };
+            (source, Fetcher::without_files(private, extra.as_deref()))
+        }
+        Origin::Directory(directory) => {
+            let source = source::open(&directory, Arc::clone(&state))?;
+            let root = directory.canonicalize().unwrap_or(directory);
+            (source, Fetcher::new(&root, private, extra.as_deref()))
+        }
+    };
+    let fetcher = fetcher.context("the https client")?;
     let asked = Arc::clone(&compiler);
     match tokio::task::spawn_blocking(move || asked.isolation()).await? {
         Some(Ok(isolation)) => tracing::info!(%isolation, "models are compiled in child processes"),
@@ -124,7 +210,7 @@ pub async fn serve(args: RunArgs, compiler: Arc<dyn Compiler>, end: impl Future<
     let mut serving = tokio::spawn(server.serve(fleet, endpoint.hosts, stopped));
     tracing::info!(endpoint = endpoint.url, socket = %socket_path.display(), "ready");
     let failed = tokio::select! {
-        () = end => None,
+        () = &mut end => None,
         ended = &mut serving => Some(ended),
     };
     tracing::info!("stopping");

@@ -31,6 +31,8 @@ pub struct KeptTokens {
     kept: HashMap<Key, Kept>,
     /// Objects that were told that their name is taken.
     refused: HashSet<Key>,
+    /// Made in this process, and not handed over yet.
+    fresh: HashSet<Key>,
 }
 
 /// One line of `token-objects.json`.
@@ -48,7 +50,7 @@ const FILE: &str = "token-objects.json";
 pub fn load(state: &StateDir) -> Result<KeptTokens, StateError> {
     let lines: Vec<Line> = state::read_json(&state.path(FILE))?.unwrap_or_default();
     let kept = |line: Line| ((line.namespace, line.name), Kept { namespace_name: line.namespace_name, spec: None });
-    Ok(KeptTokens { kept: lines.into_iter().map(kept).collect(), refused: HashSet::new() })
+    Ok(KeptTokens { kept: lines.into_iter().map(kept).collect(), refused: HashSet::new(), fresh: HashSet::new() })
 }
 
 impl KeptTokens {
@@ -136,10 +138,20 @@ impl Controller {
             Err(e) => Err(e),
         };
         match made {
-            Ok(_) => {
+            Ok(text) => {
+                let fresh = self.kept_tokens.lock().unwrap_or_else(PoisonError::into_inner).fresh.contains(&key);
+                if let Err(error) = self.source.hand_over(token, &text, fresh).await {
+                    return tracing::error!(
+                        token = name,
+                        error,
+                        "an enrolment token could not be handed over; tried again"
+                    );
+                }
                 tracing::info!(token = name, uses = asked.uses, "enrolment token ready");
                 let kept = Kept { namespace_name, spec: Some(spec) };
-                self.kept_tokens.lock().unwrap_or_else(PoisonError::into_inner).kept.insert(key, kept);
+                let mut tokens = self.kept_tokens.lock().unwrap_or_else(PoisonError::into_inner);
+                tokens.fresh.remove(&key);
+                tokens.kept.insert(key, kept);
             }
             Err(e) => tracing::error!(token = name, error = %e, "an enrolment token could not be made; tried again"),
         }
@@ -161,6 +173,7 @@ impl Controller {
             return Ok(false);
         }
         tokens.refused.remove(key);
+        tokens.fresh.insert(key.clone());
         tokens.kept.insert(key.clone(), Kept { namespace_name: namespace_name.to_owned(), spec: None });
         let saved = tokens.save(&self.state);
         if saved.is_err() {
@@ -173,6 +186,7 @@ impl Controller {
         let gone: Vec<_> = {
             let mut tokens = self.kept_tokens.lock().unwrap_or_else(PoisonError::into_inner);
             tokens.refused.retain(|key| wanted.contains(key));
+            tokens.fresh.retain(|key| wanted.contains(key));
             let gone = tokens.kept.iter().filter(|(key, _)| !wanted.contains(*key));
             gone.map(|(key, kept)| (key.clone(), kept.namespace_name.clone())).collect()
         };

@@ -7,7 +7,7 @@ use ballast_bundle::{Envelope, Pointer, Role, RoleKeys, SigningKey, TrustRoot, U
 use ballast_fleet::PointerSigner;
 use serde::{Deserialize, Serialize};
 
-use crate::keys::{self, KeyError, Keys};
+use crate::keys::{self, KeyError, Keys, Vault};
 use crate::state::{self, StateDir, StateError};
 
 /// One version on disk: `roots/<version>.json`.
@@ -44,17 +44,17 @@ impl Roots {
     }
 
     /// The keys must be those that the newest root names: gateways would refuse whatever others sign.
-    pub fn check_keys(&self, state: &StateDir, keys: &Keys) -> Result<(), KeyError> {
+    pub fn check_keys(&self, vault: &dyn Vault, keys: &Keys) -> Result<(), KeyError> {
         let Some(Stored { root, .. }) = self.0.last() else { return Ok(()) };
         for (role, own) in roles(keys) {
             let trusted = root.roles.get(&role);
             if !own.keys.keys().all(|id| trusted.is_some_and(|t| t.keys.contains_key(id))) {
-                return Err(KeyError::Replaced(keys::path(state, role)));
+                return Err(KeyError::Replaced(keys::path(vault, role)));
             }
         }
         let own = keys.authority.certificate_pem().trim();
         if !root.ca.iter().any(|pem| pem.trim() == own) {
-            return Err(KeyError::Replaced(state.path("keys/ca-certificate.pem")));
+            return Err(KeyError::Replaced(keys::certificate_path(vault)));
         }
         Ok(())
     }
@@ -149,6 +149,7 @@ fn roles(keys: &Keys) -> BTreeMap<Role, RoleKeys> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::keys::KeyFiles;
 
     #[test]
     fn a_key_of_another_installation_is_refused() {
@@ -156,20 +157,20 @@ mod tests {
         let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let open = |directory: &tempfile::TempDir| StateDir::open(directory.path(), now).unwrap();
         let (state, other) = (open(&one), open(&two));
-        keys::load_or_make(&other, false, b"", now).unwrap();
-        let own = keys::load_or_make(&state, false, b"", now).unwrap();
+        keys::load_or_make(&other, &mut KeyFiles(&other), false, b"", now).unwrap();
+        let own = keys::load_or_make(&state, &mut KeyFiles(&state), false, b"", now).unwrap();
         let roots = |state| Roots::load(state).unwrap();
         assert!(roots(&state).is_empty());
-        roots(&state).check_keys(&state, &own).unwrap();
+        roots(&state).check_keys(&KeyFiles(&state), &own).unwrap();
         roots(&state).for_endpoint(&state, &own, "https://127.0.0.1:8443", now).unwrap();
         assert!(!roots(&state).is_empty());
-        roots(&state).check_keys(&state, &own).unwrap();
+        roots(&state).check_keys(&KeyFiles(&state), &own).unwrap();
         for role in ["root", "runtime", "release", "assignment"] {
             let path = state.path(format!("keys/{role}.pem"));
             let good = std::fs::read(&path).unwrap();
             std::fs::copy(other.path(format!("keys/{role}.pem")), &path).unwrap();
-            let keys = keys::load_or_make(&state, true, b"", now).unwrap();
-            let Err(error) = roots(&state).check_keys(&state, &keys) else { panic!("{role}: started") };
+            let keys = keys::load_or_make(&state, &mut KeyFiles(&state), true, b"", now).unwrap();
+            let Err(error) = roots(&state).check_keys(&KeyFiles(&state), &keys) else { panic!("{role}: started") };
             assert!(error.to_string().contains(&format!("keys/{role}.pem is not the one")), "{error}");
             state::write(&path, &good, 0o600).unwrap();
         }

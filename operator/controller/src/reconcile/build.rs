@@ -26,7 +26,7 @@ const MAX_OPERATOR_BYTES: usize = 256;
 const MAX_OPERATORS: usize = 64;
 
 /// A clock this far behind the last counter is wrong: nothing is issued under it.
-const CLOCK_BEHIND: u64 = 24 * 3600 * 1000;
+pub(super) const CLOCK_BEHIND: u64 = 24 * 3600 * 1000;
 
 impl Controller {
     pub(super) fn compile(

@@ -4,7 +4,7 @@ use ballast_bundle::{Contract, Counter, ReleaseNumber, UnixMillis};
 use ballast_compiler::VerdictReason;
 use ballast_crds::conditions::Reason;
 
-use super::build::{MAX_MESSAGE_BYTES, target_build};
+use super::build::{CLOCK_BEHIND, MAX_MESSAGE_BYTES, target_build};
 use crate::builder::Builds;
 use crate::controller::Controller;
 use crate::events::bounded;
@@ -49,12 +49,20 @@ impl Controller {
             Err(message) => return Ok(Signed::Not(message)),
         }
         if record.releases[index].number.is_none() {
-            let counter = Counter::next(record.last_counter, now.0);
+            // Of a time that this machine forgot, unless it is no time at all: whoever may write the object may write that.
+            let kept = self.source.counter(&wanted.deployment).filter(|c| c.0 <= now.0.saturating_add(CLOCK_BEHIND));
+            let counter = Counter::next(record.last_counter.max(kept), now.0);
             record.last_counter = Some(counter);
             record.releases[index].number = Some(ReleaseNumber { epoch: self.epoch, counter });
         }
-        // Durable before anything is signed: a number is never given out twice, whenever this process dies.
+        // Durable before anything is signed, here and with the object: a number is never given out twice, whenever this
+        // process dies, and by nobody else either.
         self.save(record)?;
+        if let Some(number) = record.releases[index].number
+            && let Err(message) = self.source.reserve(&wanted.deployment, number.counter)
+        {
+            return Ok(Signed::Not(message));
+        }
         let published = self.publish(wanted, &mut record.releases[index], builds);
         let release = &mut record.releases[index];
         match published {

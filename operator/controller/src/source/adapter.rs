@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use ballast_bundle::{GatewayId, NamespaceUid};
-use ballast_crds::{EnrollmentToken, Gateway, GatewayState, HardwareTarget, ModelDeployment, ModelDeploymentStatus};
-use ballast_fleet::{BoxFuture, Wish};
+use ballast_crds::{EnrollmentToken, Gateway, HardwareTarget, ModelDeployment, ModelDeploymentStatus};
+use ballast_fleet::BoxFuture;
 use kube::ResourceExt as _;
 use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use super::directory::{Change, DirectorySource};
 use super::store::{Identity, Stored};
 use crate::events::Event;
-use crate::objects::{Deployment, Objects, Overlay, Source, SourceProblem};
+use crate::objects::{Deployment, Objects, Overlay, Source, SourceProblem, wish};
 use crate::state::StateDir;
 
 /// How often the directory is looked at.
@@ -206,13 +206,4 @@ fn identity(deployment: &Deployment) -> Identity {
         namespace: deployment.namespace_name(),
         name: deployment.object.name_any(),
     }
-}
-
-fn wish(gateway: Gateway) -> Wish {
-    let state = match gateway.spec.state {
-        GatewayState::Enrolled => ballast_fleet::store::GatewayState::Enrolled,
-        GatewayState::Retired => ballast_fleet::store::GatewayState::Retired,
-        GatewayState::Revoked => ballast_fleet::store::GatewayState::Revoked,
-    };
-    Wish { state, labels: gateway.spec.labels }
 }
