@@ -51,8 +51,9 @@ pub fn run(args: RunArgs, compiler: Arc<dyn Compiler>) -> anyhow::Result<()> {
 }
 
 fn log(format: LogFormat) {
+    // What the client says of a failed request is said again, with what was being done.
     let filter = tracing_subscriber::EnvFilter::try_from_env("BALLAST_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,kube_client::client::builder=off"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
         LogFormat::Text => builder.with_ansi(false).init(),
