@@ -1,5 +1,8 @@
 //! The charts: linted, rendered, and taken by a real API server without a warning.
 
+use std::collections::BTreeMap;
+
+use serde_json::Value;
 use xtask::cluster::Cluster;
 use xtask::workspace;
 
@@ -51,6 +54,21 @@ fn dry_run(cluster: &Cluster, name: &str, values: &[&str]) -> String {
     said(&output)
 }
 
+/// Read by a template and written again, they must still say the same.
+fn the_definitions_are_those_of_the_repository(cluster: &Cluster) {
+    let specs = |manifest: &str| -> BTreeMap<String, Value> {
+        let answer = ["apply", "--dry-run=server", "--output", "json", "--filename", "-"];
+        let list: Value = serde_json::from_str(&cluster.kubectl_with(&answer, manifest).unwrap()).unwrap();
+        let spec = |item: &Value| (item["metadata"]["name"].to_string(), item["spec"].clone());
+        list["items"].as_array().unwrap().iter().map(spec).collect()
+    };
+    let chart = cluster.helm(&["template", "ballast-crds", &chart("ballast-crds")]).unwrap();
+    assert_eq!(chart.matches("helm.sh/resource-policy: keep").count(), 4);
+    let files = std::fs::read_dir(workspace::root().join("crds/yaml")).unwrap();
+    let own: Vec<String> = files.map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap()).collect();
+    assert_eq!(specs(&chart), specs(&own.join("\n---\n")));
+}
+
 #[test]
 fn the_operators_charts_are_sound_and_an_api_server_takes_every_rendering() {
     let (_folder, cluster) = start_empty();
@@ -65,6 +83,7 @@ fn the_operators_charts_are_sound_and_an_api_server_takes_every_rendering() {
     cluster.kubectl(&label).unwrap();
 
     assert_eq!(dry_run(&cluster, "ballast-crds", &[]).matches("created").count(), 4);
+    the_definitions_are_those_of_the_repository(&cluster);
     let all = [&[IMAGE][..], ALL].concat();
     for values in [vec![IMAGE], all, vec![IMAGE, "networkPolicy.enabled=false"]] {
         let answer = dry_run(&cluster, "ballast", &values);
