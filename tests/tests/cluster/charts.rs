@@ -97,7 +97,7 @@ fn the_operators_charts_are_sound_and_an_api_server_takes_every_rendering() {
     // Every value is described.
     let read = |file: &str| std::fs::read_to_string(workspace::root().join("charts/ballast").join(file)).unwrap();
     let (schema, page) = (read("values.schema.json"), read("README.md"));
-    let schema: serde_json::Value = serde_json::from_str(&schema).unwrap();
+    let schema: Value = serde_json::from_str(&schema).unwrap();
     for name in schema["properties"].as_object().unwrap().keys().filter(|name| *name != "global") {
         assert!(page.contains(&format!("`{name}")), "charts/ballast/README.md does not describe {name}");
     }
