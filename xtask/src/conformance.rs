@@ -10,7 +10,7 @@ use crate::process::{Group, run as run_to_end};
 use crate::{python, workspace};
 
 /// Cases of the `onnx` package that pass; the number may only rise.
-const PASSED_AT_LEAST: usize = 1401;
+const PASSED_AT_LEAST: usize = 1421;
 /// Cases that are neither right nor refused by name.
 const WRONG_AT_MOST: usize = 0;
 

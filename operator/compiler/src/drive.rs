@@ -144,7 +144,7 @@ fn read(request: &CompileRequest, deny: &[String]) -> Read {
         let open = std::mem::take(&mut findings.open);
         for suggested in import::suggestions(&open) {
             // Wrong inputs, or a model that contradicts itself, are not mended by any numbers.
-            let hopeless = !findings.inputs.is_empty() || !findings.invalid.is_empty();
+            let hopeless = !findings.inputs.is_empty() || !findings.invalid.is_empty() || !findings.opsets.is_empty();
             let inputs: Vec<_> = request
                 .inputs
                 .iter()
@@ -195,7 +195,7 @@ fn refused(request: &CompileRequest, read: &Read) -> Verdict {
         Dimension::Open(name) => name.clone(),
     };
     Verdict {
-        unsupported: findings.unsupported.clone(),
+        unsupported: findings.opsets.iter().chain(&findings.unsupported).cloned().collect(),
         unsupported_types: findings.types.iter().cloned().collect(),
         open_inputs: findings
             .open
@@ -227,7 +227,7 @@ fn unknown(findings: &Findings) -> Vec<String> {
     if !findings.open.is_empty() && !findings.tried {
         needs.push("every input has a shape");
     }
-    if !findings.unsupported.is_empty() || !findings.types.is_empty() {
+    if !findings.opsets.is_empty() || !findings.unsupported.is_empty() || !findings.types.is_empty() {
         needs.push("everything in the model is supported");
     }
     if !findings.inputs.is_empty() || !findings.invalid.is_empty() {

@@ -1,6 +1,6 @@
 //! Builds the graph node by node: every operation passes the shape rule, and is evaluated at once when all it reads is known.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::qdq::Dequantized;
@@ -62,6 +62,8 @@ pub(crate) struct Builder {
     pub(super) halves: BTreeMap<ValueId, DType>,
     /// Values of which only some rows are valid, see [`super::counted`].
     pub(super) counted: BTreeMap<ValueId, Count>,
+    /// What was assumed, for people.
+    pub(crate) notes: BTreeSet<String>,
     operations: usize,
     budget: u64,
 }
@@ -77,6 +79,7 @@ impl Default for Builder {
             lists: BTreeMap::new(),
             halves: BTreeMap::new(),
             counted: BTreeMap::new(),
+            notes: BTreeSet::new(),
             operations: 0,
             budget: FOLD_BUDGET,
         }

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use crate::ir::{DType, Tensor, ValueId};
-use crate::onnx::{Attribute, Node};
+use crate::onnx::{self, Attribute, Node};
 
-use super::build::{Builder, Result, invalid, unsupported};
+use super::attributes::{Asked, Kind};
+use super::build::{Builder, Problem, Result, invalid, unsupported};
 
 /// The attributes that a function's caller gave, with the function's defaults.
 pub(crate) type Given<'m> = BTreeMap<String, &'m Attribute<'m>>;
@@ -18,19 +19,40 @@ pub(crate) struct Call<'a, 'm> {
     pub(crate) inputs: Vec<Option<ValueId>>,
     /// Version of ONNX's own operator set.
     pub(crate) opset: i64,
+    /// Which attributes were read.
+    pub(crate) asked: Asked,
 }
 
 impl<'m> Call<'_, 'm> {
+    /// An attribute of whatever kind; whether it is there.
     pub(crate) fn attribute(&self, name: &str) -> Option<&'m Attribute<'m>> {
-        let attribute = self.node.attributes.iter().find(|a| a.name == name)?;
-        if attribute.reference.is_empty() {
-            return Some(attribute);
+        self.asked.find(self.node, self.given, name)
+    }
+
+    fn of_kind(&self, name: &str, kind: Kind) -> Option<&'m Attribute<'m>> {
+        self.attribute(name).and_then(|a| self.asked.check(a, kind))
+    }
+
+    /// What is wrong with how attributes were read, after all that is wanted was: one of another kind, or one that is passed
+    /// over.
+    pub(crate) fn complaint(&self, failed: bool) -> Option<Problem> {
+        if let Some(wrong) = self.asked.wrong() {
+            return Some(Problem::Invalid(wrong));
         }
-        self.given?.get(&attribute.reference).copied()
+        // Who failed had no time to read them all.
+        let name = if failed { None } else { self.asked.passed_over(self.node, self.given) }?;
+        Some(Problem::Unsupported(format!(
+            "its attribute {name:?}, which the compiler does not know; leave it out if its default will do"
+        )))
     }
 
     pub(crate) fn int(&self, name: &str, default: i64) -> i64 {
-        self.attribute(name).map_or(default, |a| a.int)
+        self.integer(name).unwrap_or(default)
+    }
+
+    /// An integer without a default.
+    pub(crate) fn integer(&self, name: &str) -> Option<i64> {
+        self.of_kind(name, Kind::Int).map(|a| a.int)
     }
 
     pub(crate) fn flag(&self, name: &str, default: bool) -> bool {
@@ -38,15 +60,28 @@ impl<'m> Call<'_, 'm> {
     }
 
     pub(crate) fn float(&self, name: &str, default: f32) -> f64 {
-        f64::from(self.attribute(name).map_or(default, |a| a.float))
+        f64::from(self.of_kind(name, Kind::Float).map_or(default, |a| a.float))
     }
 
     pub(crate) fn ints(&self, name: &str) -> Option<&'m [i64]> {
-        self.attribute(name).map(|a| &a.ints[..])
+        self.of_kind(name, Kind::Ints).map(|a| &a.ints[..])
+    }
+
+    pub(crate) fn floats(&self, name: &str) -> Option<&'m [f32]> {
+        self.of_kind(name, Kind::Floats).map(|a| &a.floats[..])
+    }
+
+    pub(crate) fn texts(&self, name: &str) -> Option<&'m [&'m [u8]]> {
+        self.of_kind(name, Kind::Texts).map(|a| &a.texts[..])
+    }
+
+    pub(crate) fn tensor(&self, name: &str) -> Option<&'m onnx::Tensor<'m>> {
+        self.of_kind(name, Kind::Tensor).and_then(|a| a.tensor.as_ref())
     }
 
     pub(crate) fn text(&self, name: &str, default: &str) -> String {
-        self.attribute(name).map_or_else(|| default.to_owned(), |a| String::from_utf8_lossy(a.text).into_owned())
+        self.of_kind(name, Kind::Text)
+            .map_or_else(|| default.to_owned(), |a| String::from_utf8_lossy(a.text).into_owned())
     }
 
     /// Input `i`, which must be there.
@@ -71,7 +106,10 @@ impl<'m> Call<'_, 'm> {
         let Some(id) = self.optional(i) else { return Ok(None) };
         match self.b.known(id) {
             Some(tensor) => Ok(Some(tensor.clone())),
-            None => unsupported(format!("its input {i} is computed from the model's inputs; it must be a constant")),
+            None => unsupported(format!(
+                "its input {i} is computed from the model's inputs, and must be known: fix the input that decides it \
+                 (model.inputs[].value, --value NAME=NUMBER), or export it as a constant"
+            )),
         }
     }
 

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::UnsupportedOperator;
 use crate::onnx::{Model, Node};
 
-use super::{Findings, Functions, MAX_DEPTH, ops};
+use super::{Findings, Functions, MAX_DEPTH, called, nearest, ops};
 
 /// Counts over the whole model, functions and branches included.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -15,43 +16,103 @@ pub struct Census {
     pub opsets: Vec<(String, i64)>,
 }
 
-/// Counts, and notes every operator that has no place in the compiler.
+/// Operator sets whose meaning the importer has: domain, the oldest, the newest.
+const SETS: [(&str, i64, i64); 4] =
+    [("", 7, 28), ("ai.onnx.ml", 1, 5), ("ai.onnx.preview", 1, 1), ("com.microsoft", 1, 1)];
+
+/// What these operators mean is what they have meant since the first operator set: they may be of any that is older than
+/// [`SETS`] has.
+const EVER_THE_SAME: [&str; 5] = ["Identity", "Not", "Shape", "Size", "Transpose"];
+
+/// The operator set of a domain among those that a model or a function imports.
+pub(super) fn version(opsets: &[(String, i64)], domain: &str) -> Option<i64> {
+    opsets.iter().find(|(d, _)| d == domain).map(|(_, version)| *version)
+}
+
+/// Counts, and notes every operator and every operator set that has no place in the compiler.
 pub(super) fn take(model: &Model<'_>, functions: &Functions<'_>, deny: &[String], findings: &mut Findings) -> Census {
-    let mut census = Census { operators: BTreeMap::new(), opsets: model.opsets.clone() };
-    let mut called = BTreeSet::new();
-    nodes(&model.graph.nodes, functions, deny, findings, &mut census, &mut called, 0);
+    let census = Census { operators: BTreeMap::new(), opsets: model.opsets.clone() };
+    let mut count = Count { functions, deny, findings, census, called: BTreeSet::new(), sets: BTreeSet::new() };
+    count.nodes(&model.graph.nodes, &model.opsets, 0);
+    let Count { census, sets, .. } = count;
+    findings.opsets = sets.into_iter().filter_map(|(domain, version)| refused_set(domain, version)).collect();
     census
 }
 
-fn nodes<'m>(
-    list: &'m [Node<'m>],
-    functions: &Functions<'m>,
-    deny: &[String],
-    findings: &mut Findings,
-    census: &mut Census,
-    called: &mut BTreeSet<(&'m str, &'m str)>,
-    depth: usize,
-) {
-    if depth > MAX_DEPTH {
-        return;
-    }
-    for node in list {
-        let key = (node.domain.as_str(), node.op_type.as_str());
-        let name = if key.0.is_empty() { key.1.to_owned() } else { format!("{}.{}", key.0, key.1) };
-        *census.operators.entry(name).or_default() += 1;
-        if is_denied(deny, node) {
-            findings.unsupported(node, Some(DENIED.to_owned()));
-        } else if let Some(function) = functions.get(&key) {
-            if called.insert(key) {
-                nodes(&function.nodes, functions, deny, findings, census, called, depth + 1);
+struct Count<'c, 'm> {
+    functions: &'c Functions<'m>,
+    deny: &'c [String],
+    findings: &'c mut Findings,
+    census: Census,
+    /// Functions that were counted already.
+    called: BTreeSet<(&'m str, &'m str, &'m str)>,
+    /// Operator sets that nodes are of.
+    sets: BTreeSet<(&'m str, i64)>,
+}
+
+impl<'m> Count<'_, 'm> {
+    fn nodes(&mut self, list: &'m [Node<'m>], opsets: &'m [(String, i64)], depth: usize) {
+        if depth > MAX_DEPTH {
+            return;
+        }
+        for node in list {
+            *self.census.operators.entry(node.operator()).or_default() += 1;
+            let key = called(node);
+            if let Some(function) = self.functions.get(&key) {
+                if is_denied(self.deny, node) {
+                    self.findings.unsupported(node, Some(DENIED.to_owned()));
+                } else if self.called.insert(key) {
+                    // One that says nothing is of the sets around it.
+                    let own = if function.opsets.is_empty() { opsets } else { &function.opsets };
+                    self.nodes(&function.nodes, own, depth + 1);
+                }
+            } else {
+                let known = ops::handler(&node.domain, &node.op_type).is_some();
+                if is_denied(self.deny, node) {
+                    self.findings.unsupported(node, Some(DENIED.to_owned()));
+                } else if !known {
+                    self.findings.unsupported(node, nearest(&node.domain, &node.op_type));
+                }
+                // A model that says nothing of ONNX's own set is of the time before there were sets.
+                let assumed = (opsets.is_empty() && node.domain.is_empty()).then_some(1);
+                let any_age = node.domain.is_empty() && EVER_THE_SAME.contains(&node.op_type.as_str());
+                let version = version(opsets, &node.domain).or(assumed);
+                if let Some(version) = version.filter(|version| !any_age || *version > 7) {
+                    self.sets.insert((&node.domain, version));
+                }
             }
-        } else if ops::handler(key.0, key.1).is_none() {
-            findings.unsupported(node, nearest(key.0, key.1));
-        }
-        for graph in node.attributes.iter().filter_map(|a| a.graph.as_ref()) {
-            nodes(&graph.nodes, functions, deny, findings, census, called, depth + 1);
+            for graph in node.attributes.iter().filter_map(|a| a.graph.as_ref()) {
+                self.nodes(&graph.nodes, opsets, depth + 1);
+            }
         }
     }
+}
+
+/// What is said of an operator set outside of [`SETS`]; of domains that have no operators here, their operators say it.
+fn refused_set(domain: &str, version: i64) -> Option<UnsupportedOperator> {
+    let (_, oldest, newest) = SETS.into_iter().find(|(known, ..)| *known == domain)?;
+    let which = if version > newest {
+        format!("the newest that the compiler knows is {newest}")
+    } else if version < oldest {
+        format!("the oldest that the compiler takes is {oldest}")
+    } else {
+        return None;
+    };
+    let advice = if domain.is_empty() {
+        // What every exporter of the last years writes.
+        format!(
+            "export with operator set {oldest} to {newest} (torch.onnx.export(..., opset_version=18)), or convert with \
+             onnx.version_converter.convert_version(model, 18)"
+        )
+    } else {
+        format!("export with operator set {oldest} to {newest} of it")
+    };
+    let name = if domain.is_empty() { "ai.onnx" } else { domain };
+    Some(UnsupportedOperator {
+        operator: format!("operator set {version} of {name}"),
+        node: String::new(),
+        nearest: Some(format!("{which}; {advice}")),
+    })
 }
 
 /// Why an operator that is known is refused all the same.
@@ -64,27 +125,4 @@ pub(super) fn is_denied(deny: &[String], node: &Node<'_>) -> bool {
         *name == node.op_type
             || name.strip_suffix(node.op_type.as_str()).and_then(|rest| rest.strip_suffix('.')) == Some(&node.domain)
     })
-}
-
-/// What would do instead of an operator that is not known.
-pub fn nearest(domain: &str, operator: &str) -> Option<String> {
-    if domain == "ai.onnx.ml"
-        && let Some(advice) = ops::nearest_ml(operator)
-    {
-        return Some(advice.to_owned());
-    }
-    let advice = match operator {
-        "RandomNormal" | "RandomUniform" | "RandomNormalLike" | "RandomUniformLike" | "Multinomial" | "Bernoulli" => {
-            "answers must be reproducible; make the random numbers an input"
-        }
-        "ImageDecoder" | "StringNormalizer" | "StringSplit" | "StringConcat" | "RegexFullMatch" => {
-            "do it before the request"
-        }
-        "Adam" | "Adagrad" | "Momentum" | "Gradient" if domain.ends_with(".training") => {
-            "it is a step of training; export the model for inference"
-        }
-        _ if !domain.is_empty() => "it is not one of ONNX's own operators; export without runtime-specific fusion",
-        _ => return None,
-    };
-    Some(advice.to_owned())
 }

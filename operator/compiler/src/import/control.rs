@@ -6,6 +6,7 @@
 use crate::ir::{DType, Data, Op, Tensor, ValueId};
 use crate::onnx::{self, Node};
 
+use super::attributes::Asked;
 use super::body::Rounds;
 use super::build::{Problem, Result, invalid, unsupported};
 use super::call::{Call, Given, resolve_axis};
@@ -83,7 +84,14 @@ impl<'m> Walk<'m> {
 
     pub(super) fn call<'c>(&'c mut self, place: &'c Place<'_, 'm>) -> Call<'c, 'm> {
         let inputs = place.inputs.clone();
-        Call { b: &mut self.b, node: place.node, given: place.given, inputs, opset: self.opset }
+        Call {
+            b: &mut self.b,
+            node: place.node,
+            given: place.given,
+            inputs,
+            opset: self.opset,
+            asked: Asked::default(),
+        }
     }
 
     fn graph(&mut self, place: &Place<'_, 'm>, name: &str) -> Result<&'m onnx::Graph<'m>> {

@@ -32,6 +32,8 @@ pub struct Findings {
     pub files: BTreeSet<String>,
     /// Contradictions inside the model.
     pub invalid: Vec<String>,
+    /// Operator sets that are not known, or too old.
+    pub opsets: Vec<UnsupportedOperator>,
     /// Operators that are not supported.
     pub unsupported: Vec<UnsupportedOperator>,
     /// Tensors of types that are not supported.
@@ -59,7 +61,8 @@ impl Findings {
 
     /// Whether nothing is wrong but what no shape can mend: then shapes were good enough to see it.
     pub fn is_of_operators_only(&self) -> bool {
-        self.open.is_empty() && self.inputs.is_empty() && self.invalid.is_empty() && self.not_onnx.is_none()
+        let nothing_else = self.invalid.is_empty() && self.not_onnx.is_none() && self.opsets.is_empty();
+        self.open.is_empty() && self.inputs.is_empty() && nothing_else
     }
 
     /// Adds operators that are not listed yet.
@@ -85,7 +88,7 @@ impl Findings {
     pub fn reason(&self) -> VerdictReason {
         if self.not_onnx.is_some() || !self.files.is_empty() {
             VerdictReason::NotOnnx
-        } else if !self.unsupported.is_empty() {
+        } else if !self.opsets.is_empty() || !self.unsupported.is_empty() {
             VerdictReason::UnsupportedOperators
         } else if !self.types.is_empty() {
             VerdictReason::UnsupportedType
@@ -110,6 +113,13 @@ impl Findings {
         if !self.files.is_empty() {
             out.push_str("Tensors of the model lie in other files:\n");
             list(&mut out, self.files.iter().cloned());
+        }
+        if !self.opsets.is_empty() {
+            out.push_str("The model uses operator sets that are not supported:\n");
+            list(
+                &mut out,
+                self.opsets.iter().map(|u| format!("{}: {}", u.operator, u.nearest.as_deref().unwrap_or_default())),
+            );
         }
         if !self.unsupported.is_empty() {
             let names: BTreeSet<&str> = self.unsupported.iter().map(|u| u.operator.as_str()).collect();

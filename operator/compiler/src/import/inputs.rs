@@ -41,7 +41,7 @@ impl<'m> Walk<'m> {
                     Some(value) => self.fixed(info, tensor::computed(dtype), shape, value),
                     None => {
                         if shape.contains(&0) {
-                            self.findings.types.insert(format!("input {:?} has a dimension of 0", info.name));
+                            self.findings.types.insert(format!("input {:?} has a dimension of 0; a request has elements: give it another shape, or leave it out", info.name));
                             return None;
                         }
                         let value = Value { name: info.name.clone(), dtype, shape, constant: None };

@@ -3,6 +3,7 @@
 //! Everything that is wrong is found before the first complaint: a node that is not supported leaves its outputs *unknown*,
 //! what depends on them is skipped, and the rest goes on.
 
+mod attributes;
 mod body;
 pub(crate) mod build;
 pub(crate) mod call;
@@ -13,6 +14,7 @@ mod findings;
 mod flex;
 mod halves;
 mod inputs;
+mod nearest;
 mod ops;
 mod prune;
 mod qdq;
@@ -22,6 +24,7 @@ mod tensor;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use attributes::Asked;
 use build::{Builder, Problem};
 use call::{Call, Given};
 
@@ -29,9 +32,10 @@ use crate::ir::{Counted, DType, Graph, ValueId};
 use crate::onnx::{self, Function, Node};
 use crate::{InputOverride, archive};
 
-pub use census::{Census, nearest};
+pub use census::Census;
 pub use findings::{Findings, OpenInput};
 pub(crate) use findings::{scalar, state as yaml};
+pub use nearest::nearest;
 pub use suggest::suggestions;
 
 /// Deepest nesting of functions and branches.
@@ -68,8 +72,13 @@ pub fn import(bytes: &[u8], overrides: &[InputOverride], deny: &[String]) -> Res
             return Err(Box::new(findings));
         }
     };
-    let functions: Functions<'_> = model.functions.iter().map(|f| ((f.domain.as_str(), f.name.as_str()), f)).collect();
-    let opset = model.opsets.iter().find(|(domain, _)| domain.is_empty()).map_or(1, |(_, version)| *version);
+    let mut functions = Functions::new();
+    for function in &model.functions {
+        if functions.insert((&function.domain, &function.name, &function.overload), function).is_some() {
+            findings.invalid.push(format!("two functions are called {:?}", function.name));
+        }
+    }
+    let opset = census::version(&model.opsets, "").unwrap_or(1);
     let census = census::take(&model, &functions, deny, &mut findings);
     let mut walk = Walk {
         b: Builder::default(),
@@ -92,9 +101,13 @@ pub fn import(bytes: &[u8], overrides: &[InputOverride], deny: &[String]) -> Res
     // which counts every branch: then both lists together are all that can be said.
     let counted = std::mem::take(&mut walk.findings.unsupported);
     let whole = walk.findings.shapes_are_known();
-    walk.nodes(&model.graph.nodes, None, &mut scopes, 0);
-    walk.outputs(&model.graph, &scopes);
-    if !whole {
+    // What a set that is not known makes of its operators is not known either.
+    let understood = walk.findings.opsets.is_empty();
+    if understood {
+        walk.nodes(&model.graph.nodes, None, &mut scopes, 0);
+        walk.outputs(&model.graph, &scopes);
+    }
+    if !whole || !understood {
         walk.findings.merge(counted);
     }
     let Walk { mut b, findings, mut notes, single, .. } = walk;
@@ -102,6 +115,7 @@ pub fn import(bytes: &[u8], overrides: &[InputOverride], deny: &[String]) -> Res
         let names: Vec<_> = single.into_iter().collect();
         notes.push(format!("{} of FP64 tensors is computed in FP32", names.join(", ")));
     }
+    notes.extend(std::mem::take(&mut b.notes));
     if !findings.is_empty() {
         return Err(Box::new(findings));
     }
@@ -138,8 +152,13 @@ fn in_single(
     Ok(outputs)
 }
 
-/// By domain and name.
-type Functions<'m> = BTreeMap<(&'m str, &'m str), &'m Function<'m>>;
+/// By domain, name and overload.
+type Functions<'m> = BTreeMap<(&'m str, &'m str, &'m str), &'m Function<'m>>;
+
+/// As a node calls it.
+fn called<'m>(node: &'m Node<'_>) -> (&'m str, &'m str, &'m str) {
+    (&node.domain, &node.op_type, &node.overload)
+}
 /// What a name stands for; `None` while what makes it is not supported.
 type Scope = BTreeMap<String, Option<ValueId>>;
 
@@ -148,6 +167,7 @@ struct Walk<'m> {
     /// Beside the model, by path.
     files: BTreeMap<String, &'m [u8]>,
     functions: Functions<'m>,
+    /// Of ONNX's own operators, where the walk is: functions have sets of their own.
     opset: i64,
     deny: &'m [String],
     findings: Findings,
@@ -307,8 +327,15 @@ impl<'m> Walk<'m> {
         let control::Place { node, given, inputs, depth } = place;
         self.b.label = node.label().to_owned();
         self.b.operator = node.operator();
-        if let Some(function) = self.functions.get(&(node.domain.as_str(), node.op_type.as_str())).copied() {
+        if let Some(function) = self.functions.get(&called(node)).copied() {
             return if all_known { self.function(node, function, given, &inputs, depth) } else { Vec::new() };
+        }
+        if !node.overload.is_empty() {
+            let (label, name, overload) = (node.label(), node.operator(), &node.overload);
+            self.findings
+                .invalid
+                .push(format!("node {label:?} calls {name} {overload:?}, a function that is not there"));
+            return Vec::new();
         }
         let Some(handler) = ops::handler(&node.domain, &node.op_type) else {
             self.findings.unsupported(node, nearest(&node.domain, &node.op_type));
@@ -333,7 +360,8 @@ impl<'m> Walk<'m> {
                 }
                 let doubles = inputs.iter().flatten().any(|id| self.b.dtype(*id) == DType::F64);
                 let kept = doubles.then(|| inputs.clone());
-                let mut call = Call { b: &mut self.b, node, given, inputs, opset: self.opset };
+                let asked = Asked::default();
+                let mut call = Call { b: &mut self.b, node, given, inputs, opset: self.opset, asked };
                 let result = match (handler(&mut call), kept) {
                     (Err(problem), Some(inputs)) => match in_single(&mut call, handler, inputs) {
                         Ok(ids) => {
@@ -344,6 +372,7 @@ impl<'m> Walk<'m> {
                     },
                     (result, _) => result,
                 };
+                let result = call.complaint(result.is_err()).map_or(result, Err);
                 if let (Some(dtype), Ok(ids)) = (half, &result) {
                     ids.iter().for_each(|id| self.b.note_half(*id, dtype));
                 }
@@ -398,7 +427,10 @@ impl<'m> Walk<'m> {
             }
         }
         let mut scopes = vec![scope];
+        let outer = self.opset;
+        self.opset = census::version(&function.opsets, "").unwrap_or(outer);
         self.nodes(&function.nodes, Some(&attributes), &mut scopes, depth + 1);
+        self.opset = outer;
         function.outputs.iter().map(|name| scopes.iter().find_map(|s| s.get(name)).copied().flatten()).collect()
     }
 
@@ -420,7 +452,10 @@ impl<'m> Walk<'m> {
                     self.b.graph.outputs.push(*id);
                     self.b.graph.output_names.push(output.name.clone());
                     if self.b.graph.value(*id).is_empty() {
-                        self.findings.types.insert(format!("output {:?} has no elements", output.name));
+                        self.findings.types.insert(format!(
+                            "output {:?} has no elements; leave it out of the model's outputs",
+                            output.name
+                        ));
                     }
                 }
                 // What is unknown without a finding comes of outputs that an operator is not imported with.

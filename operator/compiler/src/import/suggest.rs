@@ -38,12 +38,14 @@ fn shape<'m>(input: &'m OpenInput, turn: usize, named: &mut BTreeMap<&'m str, u6
         };
     };
     let image = dims.len() == 4;
+    // The state of a recurrent cell: layers, batch, width.
+    let state = matches!(dims[..], [Dimension::Value(_), Dimension::Open(_), Dimension::Value(_)]);
     dims.iter()
         .enumerate()
         .map(|(axis, dim)| match dim {
             Dimension::Value(extent) => u64::try_from(*extent).unwrap_or(1),
             Dimension::Open(name) => {
-                let guess = if axis == 0 || is_batch(name) {
+                let guess = if axis == 0 || state || is_batch(name) {
                     1
                 } else if image && axis == 1 {
                     3
@@ -87,6 +89,7 @@ mod tests {
         assert_eq!(first(&[open("x", &["", "", "", ""])]), [[1, 3, 224, 224]]);
         let tokens = [open("ids", &["batch_size", "sequence"]), open("mask", &["batch_size", "sequence"])];
         assert_eq!(first(&tokens), [[1, 128], [1, 128]]);
+        assert_eq!(first(&[open("state", &["2", "", "128"])]), [[2, 1, 128]]);
     }
 
     #[test]

@@ -76,6 +76,8 @@ pub struct Node<'a> {
     pub op_type: String,
     /// The operator's domain.
     pub domain: String,
+    /// Which of a function's forms is called; empty for all that is no function.
+    pub overload: String,
     /// Attributes.
     pub attributes: Vec<Attribute<'a>>,
 }
@@ -99,6 +101,10 @@ pub struct Function<'a> {
     pub name: String,
     /// The domain under which nodes call it.
     pub domain: String,
+    /// Told apart by it: functions of one name (IR version 10).
+    pub overload: String,
+    /// Operator sets of its body, by domain.
+    pub opsets: Vec<(String, i64)>,
     /// Formal inputs.
     pub inputs: Vec<String>,
     /// Formal outputs.
@@ -116,6 +122,8 @@ pub struct Attribute<'a> {
     pub name: String,
     /// Inside a function: the caller's attribute that gives the value.
     pub reference: String,
+    /// `AttributeProto.AttributeType`, which of the fields below counts; 0 where the file does not say.
+    pub kind: i32,
     /// Float.
     pub float: f32,
     /// Integer.
@@ -310,6 +318,7 @@ fn node<'a>(mut message: Message<'a>, budget: &mut Budget, depth: usize) -> Resu
                 node.attributes.push(attribute(field.message()?, budget, depth)?);
             }
             7 => node.domain = canonical_domain(field.text()?),
+            8 => node.overload = field.text()?,
             _ => {}
         }
     }
@@ -332,6 +341,7 @@ fn attribute<'a>(mut message: Message<'a>, budget: &mut Budget, depth: usize) ->
                 budget.spend()?;
                 attribute.texts.push(field.bytes()?);
             }
+            20 => attribute.kind = field.int32()?,
             21 => attribute.reference = field.text()?,
             _ => {}
         }
@@ -451,11 +461,16 @@ fn function<'a>(mut message: Message<'a>, budget: &mut Budget) -> Result<Functio
                 budget.spend()?;
                 function.nodes.push(node(field.message()?, budget, 0)?);
             }
+            9 => {
+                budget.spend()?;
+                function.opsets.push(opset(field.message()?)?);
+            }
             10 => function.domain = canonical_domain(field.text()?),
             11 => {
                 budget.spend()?;
                 function.defaults.push(attribute(field.message()?, budget, 0)?);
             }
+            13 => function.overload = field.text()?,
             _ => {}
         }
     }

@@ -10,6 +10,7 @@ mod hostile;
 mod operators;
 mod refusals;
 mod state;
+mod strict;
 mod verdict;
 mod writer;
 mod zoo;

@@ -200,8 +200,8 @@ pub(super) fn parameters(name: &str) -> Option<usize> {
 
 /// An activation by its name in lower case: of a recurrent layer, or fused into another operator. Parameters that are not
 /// given have the defaults of the operator of that name.
-pub(super) fn named(b: &mut Builder, name: &str, x: ValueId, given: &[f64]) -> Result<ValueId> {
-    let parameter = |i: usize, default: f64| given.get(i).copied().unwrap_or(default);
+pub(super) fn named(b: &mut Builder, name: &str, x: ValueId, given: &[Option<f64>]) -> Result<ValueId> {
+    let parameter = |i: usize, default: f64| given.get(i).copied().flatten().unwrap_or(default);
     match name {
         "" => Ok(x),
         "relu" => b.with(BinaryOp::Max, x, 0.0),

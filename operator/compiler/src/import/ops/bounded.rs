@@ -19,8 +19,8 @@ pub(super) fn non_zero(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
 pub(super) fn compress(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
     let (mut x, marks) = (call.input(0)?, call.input(1)?);
     call.b.whole(marks)?;
-    let axis = match call.attribute("axis") {
-        Some(axis) => call.axis(axis.int, call.b.rank(x))?,
+    let axis = match call.integer("axis") {
+        Some(axis) => call.axis(axis, call.b.rank(x))?,
         None => {
             let elements = call.b.shape(x).iter().product();
             call.b.whole(x)?;
@@ -44,7 +44,7 @@ pub(super) fn unique(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
     call.b.whole(x)?;
     let sorted = call.flag("sorted", true);
     let rank = call.b.rank(x);
-    let axis = call.attribute("axis").map(|a| call.axis(a.int, rank)).transpose()?;
+    let axis = call.integer("axis").map(|a| call.axis(a, rank)).transpose()?;
     let rows = match axis {
         Some(axis) => {
             let mut perm: Vec<usize> = (0..rank).filter(|d| *d != axis).collect();

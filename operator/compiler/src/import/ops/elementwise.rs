@@ -1,8 +1,8 @@
 //! Arithmetic, comparisons, logic, casts.
 
-use crate::ir::{BinaryOp, DType, UnaryOp, ValueId};
+use crate::ir::{BinaryOp, DType, Tensor, UnaryOp, ValueId};
 
-use super::super::build::{Result, invalid, unsupported};
+use super::super::build::{Builder, Result, invalid, unsupported};
 use super::super::call::Call;
 use super::super::tensor;
 
@@ -72,16 +72,70 @@ pub(super) fn bits(call: &Call<'_, '_>) -> Result<()> {
     }
 }
 
-/// ONNX's `BitShift`: integers without a sign, by as many bits as the second operand says.
+/// ONNX's `BitShift`, by as many bits as the second operand says; downwards the sign stays. By a negative number, or by all bits
+/// and more, only the sign is left of it, or nothing.
 pub(super) fn shift(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
     let x = call.input(0)?;
-    if !matches!(call.b.dtype(x), DType::U8 | DType::U16 | DType::U32 | DType::U64) {
-        return unsupported(format!("bits of {}; cast to an integer without a sign", call.b.dtype(x)));
-    }
-    match call.text("direction", "").as_str() {
+    bits(call)?;
+    let direction = call.text("direction", "");
+    let plain = match call.b.dtype(x) {
+        DType::I8 => DType::U8,
+        DType::I16 => DType::U16,
+        DType::I32 => DType::U32,
+        DType::I64 => DType::U64,
+        other => other,
+    };
+    match direction.as_str() {
         "LEFT" => binary(call, BinaryOp::ShiftLeft),
-        "RIGHT" => binary(call, BinaryOp::ShiftRight),
+        "RIGHT" if plain == call.b.dtype(x) => binary(call, BinaryOp::ShiftRight),
+        "RIGHT" => shift_down(call.b, x, call.input(1)?, plain),
         other => invalid(format!("direction {other:?}; it is LEFT or RIGHT")),
+    }
+}
+
+/// With a sign: what is negative is turned into the number that has every other bit, and back. `plain` is the type without a sign.
+fn shift_down(b: &mut Builder, x: ValueId, by: ValueId, plain: DType) -> Result<Vec<ValueId>> {
+    let dtype = b.dtype(x);
+    if b.dtype(by) != dtype {
+        return invalid(format!("{dtype} shifted by {}", b.dtype(by)));
+    }
+    let negative = b.with(BinaryOp::Less, x, 0.0)?;
+    let turned = b.unary(UnaryOp::Not, x)?;
+    let magnitude = b.select(negative, turned, x)?;
+    let (magnitude, by) = (b.cast(magnitude, plain)?, b.cast(by, plain)?);
+    let y = b.binary(BinaryOp::ShiftRight, magnitude, by)?;
+    let y = b.cast(y, dtype)?;
+    let turned = b.unary(UnaryOp::Not, y)?;
+    Ok(vec![b.select(negative, turned, y)?])
+}
+
+/// ONNX's `BitCast`: between integers, which wrap to the same bits, and of what is known.
+pub(super) fn bit_cast(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
+    let x = call.input(0)?;
+    let code = call.int("to", 0) as i32;
+    let (from, Some(to)) = (call.b.dtype(x), tensor::stored(code)) else {
+        return unsupported(format!("the type {}", tensor::type_name(code)));
+    };
+    let half = call.b.halves.contains_key(&x) || tensor::computed(to) != to;
+    if from.size() != to.size() || half {
+        return unsupported(format!("the bits of {from} as {to}"));
+    }
+    if from == to || !from.is_float() && !to.is_float() && to != DType::Bool {
+        return Ok(vec![call.b.cast(x, to)?]);
+    }
+    let Some(known) = call.b.known(x) else {
+        return unsupported(format!(
+            "the bits of {from} as {to}, of what is computed from the model's inputs; take numbers apart in the application, \
+             or with Floor, Log and Pow"
+        ));
+    };
+    // Which NaN it is, is not kept.
+    if known.floats().iter().any(|x| x.is_nan()) || known.doubles().iter().any(|x| x.is_nan()) {
+        return unsupported(format!("the bits of NaN as {to}"));
+    }
+    match Tensor::from_bytes(to, known.shape.clone(), &known.to_bytes()) {
+        Some(tensor) => Ok(vec![call.b.constant(tensor)]),
+        None => invalid(format!("bits that are no {to}")),
     }
 }
 
@@ -155,7 +209,9 @@ pub(super) fn dropout(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
     if training {
         let ratio = call.known(1)?.map_or(0.5, |t| super::layout::number(&t).unwrap_or(0.5));
         if ratio != 0.0 {
-            return unsupported(format!("training_mode with a ratio of {ratio}: answers must be reproducible"));
+            return unsupported(format!(
+                "training_mode with a ratio of {ratio}: answers must be reproducible; export the model for inference (model.eval())"
+            ));
         }
     }
     let x = call.input(0)?;

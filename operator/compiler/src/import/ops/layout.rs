@@ -10,15 +10,15 @@ use super::super::tensor;
 const MAX_PARTS: usize = 1 << 16;
 
 pub(super) fn constant(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
-    let tensor = if let Some(value) = call.attribute("value") {
-        let Some(proto) = &value.tensor else { return invalid("its value is no tensor") };
+    let tensor = if call.attribute("value").is_some() {
+        let Some(proto) = call.tensor("value") else { return invalid("its value is no tensor") };
         tensor::tensor(proto)?
     } else if call.attribute("value_float").is_some() {
         Tensor::f32(Vec::new(), vec![call.float("value_float", 0.0) as f32])
-    } else if let Some(a) = call.attribute("value_floats") {
-        Tensor::f32(vec![a.floats.len()], a.floats.clone())
-    } else if call.attribute("value_int").is_some() {
-        Tensor::int(DType::I64, Vec::new(), vec![call.int("value_int", 0)])
+    } else if let Some(floats) = call.floats("value_floats") {
+        Tensor::f32(vec![floats.len()], floats.to_vec())
+    } else if let Some(int) = call.integer("value_int") {
+        Tensor::int(DType::I64, Vec::new(), vec![int])
     } else if let Some(a) = call.ints("value_ints") {
         Tensor::int(DType::I64, vec![a.len()], a.to_vec())
     } else {
@@ -30,7 +30,7 @@ pub(super) fn constant(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
 pub(super) fn constant_of_shape(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
     let Some(shape) = call.known_ints(0)? else { return invalid("input 0 is missing") };
     let shape = shape.into_iter().map(extent).collect::<Result<Vec<_>>>()?;
-    let value = match call.attribute("value").and_then(|a| a.tensor.as_ref()) {
+    let value = match call.tensor("value") {
         Some(proto) => tensor::tensor(proto)?,
         None => Tensor::f32(vec![1], vec![0.0]),
     };

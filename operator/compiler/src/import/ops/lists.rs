@@ -112,7 +112,8 @@ pub(super) fn split(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
         return unsupported(format!("a sequence of {} tensors; at most {MAX_ITEMS}", sizes.len()));
     }
     let mut parts = split_sizes(call.b, x, axis, &sizes)?;
-    if single && !call.flag("keepdims", true) {
+    let keep = call.flag("keepdims", true);
+    if single && !keep {
         for part in &mut parts {
             let mut shape = shape.clone();
             shape.remove(axis);

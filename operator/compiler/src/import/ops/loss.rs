@@ -10,7 +10,7 @@ use super::compose::{bounded, count, reduce};
 /// a target that is no class, or the one to ignore, weighs nothing.
 fn likelihood(call: &mut Call<'_, '_>, log_probability: ValueId) -> Result<ValueId> {
     let (target, weight) = (call.input(1)?, call.optional(2));
-    let ignored = call.attribute("ignore_index").map(|a| a.int);
+    let ignored = call.integer("ignore_index");
     let reduction = call.text("reduction", "mean");
     let shape = call.b.shape(log_probability).to_vec();
     let [n, classes, places @ ..] = &shape[..] else { return invalid(format!("scores of shape {shape:?}")) };

@@ -136,6 +136,7 @@ pub(super) fn handler(domain: &str, operator: &str) -> Option<Handler> {
         "Where" => elementwise::select,
         "Clip" => elementwise::clip,
         "Cast" => elementwise::cast,
+        "BitCast" => elementwise::bit_cast,
         "CastLike" => elementwise::cast_like,
         "Identity" => elementwise::identity,
         "Dropout" => elementwise::dropout,

@@ -19,7 +19,7 @@ pub(super) fn tf_idf(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
     let Some(pool) = call.ints("pool_int64s") else { return unsupported("a vocabulary of strings") };
     let counts = call.ints("ngram_counts").unwrap_or_default();
     let columns = call.ints("ngram_indexes").unwrap_or_default();
-    let weights = call.attribute("weights").map(|a| a.floats.clone());
+    let weights = call.floats("weights").map(<[f32]>::to_vec);
     let (least, most) = (extent(call.int("min_gram_length", 1))?, extent(call.int("max_gram_length", 1))?);
     let skips = extent(call.int("max_skip_count", 0))?;
     let b = &mut *call.b;

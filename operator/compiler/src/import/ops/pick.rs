@@ -209,8 +209,8 @@ pub(super) fn eye_like(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
     let x = call.input(0)?;
     let &[rows, cols] = call.b.shape(x) else { return invalid("a tensor that is no matrix") };
     let k = call.int("k", 0);
-    let dtype = match call.attribute("dtype") {
-        Some(a) => match super::super::tensor::dtype(a.int as i32) {
+    let dtype = match call.integer("dtype") {
+        Some(code) => match super::super::tensor::dtype(code as i32) {
             Some(dtype) => dtype,
             None => return unsupported("its type"),
         },

@@ -120,6 +120,10 @@ pub(super) fn quantize(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
         },
     };
     range(dtype)?;
+    // What the division is computed in: the type of the scale, or one that is named.
+    if !matches!(call.int("precision", 0), 0 | 1) {
+        return unsupported("a precision other than FP32");
+    }
     if call.b.dtype(x) == DType::F32 && single(call.b, scale, zero) {
         let scale = call.b.cast(scale, DType::F32)?;
         if let Some(y) = call.b.requantize_dequantized(x, Target { scale, zero, dtype })? {
@@ -140,6 +144,12 @@ pub(super) fn dequantize(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
     let dtype = call.b.dtype(x);
     if dtype != DType::I32 {
         range(dtype)?;
+    }
+    let made = call.b.halves.get(&scale).copied().unwrap_or_else(|| call.b.dtype(scale));
+    let wanted = call.int("output_dtype", 0) as i32;
+    if wanted != 0 && super::super::tensor::stored(wanted) != Some(made) {
+        let name = super::super::tensor::type_name(wanted);
+        return unsupported(format!("output_dtype {name} for a scale of {made}; give the scale that type"));
     }
     let scale = call.b.cast(scale, DType::F32)?;
     let given = call.optional(2);

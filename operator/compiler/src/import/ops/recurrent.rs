@@ -68,7 +68,7 @@ fn pick(b: &mut Builder, x: ValueId, index: usize) -> Result<ValueId> {
 /// An activation by its name in lower case, with its parameters.
 struct Activation {
     name: String,
-    parameters: Vec<f64>,
+    parameters: Vec<Option<f64>>,
 }
 
 /// What only one direction reads.
@@ -119,7 +119,7 @@ impl Direction {
 /// parameters.
 fn activations(call: &Call<'_, '_>, cell: Cell, directions: usize) -> Result<Vec<Vec<Activation>>> {
     let each = cell.activations().len();
-    let given = call.attribute("activations").map_or(&[][..], |a| &a.texts);
+    let given = call.texts("activations").unwrap_or_default();
     let names: Vec<String> = if given.is_empty() {
         cell.activations().iter().cycle().take(each * directions).map(|n| (*n).to_owned()).collect()
     } else {
@@ -128,7 +128,7 @@ fn activations(call: &Call<'_, '_>, cell: Cell, directions: usize) -> Result<Vec
     if names.len() != each * directions {
         return invalid(format!("{} activations", names.len()));
     }
-    let list = |name: &str| call.attribute(name).map_or(&[][..], |a| &a.floats).iter().map(|x| f64::from(*x));
+    let list = |name: &str| call.floats(name).unwrap_or_default().iter().map(|x| f64::from(*x));
     let (mut alphas, mut betas) = (list("activation_alpha"), list("activation_beta"));
     let mut all = Vec::with_capacity(names.len());
     for name in names {
@@ -137,10 +137,10 @@ fn activations(call: &Call<'_, '_>, cell: Cell, directions: usize) -> Result<Vec
         };
         let mut parameters = Vec::new();
         if count > 0 {
-            parameters.extend(alphas.next());
+            parameters.push(alphas.next());
         }
-        if count > 1 && !parameters.is_empty() {
-            parameters.extend(betas.next());
+        if count > 1 {
+            parameters.push(betas.next());
         }
         all.push(Activation { name, parameters });
     }
@@ -233,7 +233,7 @@ fn direction(
 ) -> Result<Direction> {
     let (w, r) = (call.input(1)?, call.input(2)?);
     let bias = call.optional(3);
-    let clip = call.attribute("clip").map(|a| f64::from(a.float)).filter(|clip| *clip > 0.0);
+    let clip = call.attribute("clip").map(|_| call.float("clip", 0.0)).filter(|clip| *clip > 0.0);
     let peepholes = if gates == 4 { call.optional(7) } else { None };
     let b = &mut *call.b;
     let size = gates * hidden;

@@ -7,17 +7,17 @@ use super::super::call::{Call, extent, resolve_axes};
 
 /// The axes of a reduction; `None` when it reduces nothing.
 fn axes(call: &Call<'_, '_>, rank: usize) -> Result<Option<Vec<usize>>> {
-    let axes = call.ints_or_input("axes", 1)?.unwrap_or_default();
+    let (axes, none) = (call.ints_or_input("axes", 1)?.unwrap_or_default(), call.flag("noop_with_empty_axes", false));
     if axes.is_empty() {
-        let nothing = call.flag("noop_with_empty_axes", false) || rank == 0;
+        let nothing = none || rank == 0;
         return Ok(if nothing { None } else { Some((0..rank).collect()) });
     }
     resolve_axes(&axes, rank).map(Some)
 }
 
 /// Drops the reduced dimensions unless they are kept.
-fn finish(call: &mut Call<'_, '_>, y: ValueId, axes: &[usize]) -> Result<ValueId> {
-    if call.flag("keepdims", true) {
+fn finish(call: &mut Call<'_, '_>, y: ValueId, axes: &[usize], keep: bool) -> Result<ValueId> {
+    if keep {
         return Ok(y);
     }
     let shape = call.b.shape(y).iter().enumerate().filter(|(d, _)| !axes.contains(d)).map(|(_, n)| *n).collect();
@@ -25,6 +25,7 @@ fn finish(call: &mut Call<'_, '_>, y: ValueId, axes: &[usize]) -> Result<ValueId
 }
 
 fn reduced(call: &mut Call<'_, '_>, x: ValueId, kind: ReduceKind) -> Result<ValueId> {
+    let keep = call.flag("keepdims", true);
     let Some(axes) = axes(call, call.b.rank(x))? else {
         // Each element is reduced alone.
         return match kind {
@@ -38,7 +39,7 @@ fn reduced(call: &mut Call<'_, '_>, x: ValueId, kind: ReduceKind) -> Result<Valu
     let x = if dtype == DType::Bool { call.b.cast(x, DType::U8)? } else { x };
     let y = call.b.one(Op::Reduce { kind, axes: axes.clone() }, &[x], None)?;
     let y = call.b.cast(y, dtype)?;
-    finish(call, y, &axes)
+    finish(call, y, &axes, keep)
 }
 
 pub(super) fn reduce(call: &mut Call<'_, '_>, kind: ReduceKind) -> Result<Vec<ValueId>> {
@@ -60,6 +61,7 @@ pub(super) fn log_sum(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
 
 pub(super) fn log_sum_exp(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
     let x = call.input(0)?;
+    let keep = call.flag("keepdims", true);
     let Some(axes) = axes(call, call.b.rank(x))? else { return Ok(vec![x]) };
     let largest = call.b.one(Op::Reduce { kind: ReduceKind::Max, axes: axes.clone() }, &[x], None)?;
     let y = call.b.binary(BinaryOp::Sub, x, largest)?;
@@ -67,7 +69,7 @@ pub(super) fn log_sum_exp(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
     let y = call.b.one(Op::Reduce { kind: ReduceKind::Sum, axes: axes.clone() }, &[y], None)?;
     let y = call.b.unary(UnaryOp::Log, y)?;
     let y = call.b.binary(BinaryOp::Add, y, largest)?;
-    Ok(vec![finish(call, y, &axes)?])
+    Ok(vec![finish(call, y, &axes, keep)?])
 }
 
 pub(super) fn arg(call: &mut Call<'_, '_>, largest: bool) -> Result<Vec<ValueId>> {
@@ -75,7 +77,7 @@ pub(super) fn arg(call: &mut Call<'_, '_>, largest: bool) -> Result<Vec<ValueId>
     let axis = call.axis(call.int("axis", 0), call.b.rank(x))?;
     let last = call.flag("select_last_index", false);
     let y = best_index(call.b, x, largest, axis, last)?;
-    Ok(vec![finish(call, y, &[axis])?])
+    Ok(vec![finish(call, y, &[axis], call.flag("keepdims", true))?])
 }
 
 /// The index of the best element.

@@ -221,8 +221,8 @@ pub(super) fn resize(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
 }
 
 pub(super) fn upsample(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
-    let scales = match call.attribute("scales") {
-        Some(a) => Some(a.floats.clone()),
+    let scales = match call.floats("scales") {
+        Some(scales) => Some(scales.to_vec()),
         None => call.known_floats(1)?,
     };
     let mode = Mode {

@@ -125,8 +125,15 @@ pub(super) fn attributes(call: &Call<'_, '_>, input: &[usize], kernel: Option<&[
     };
     let one_dimensional = spatial == 1;
     let kernel = match kernel {
-        Some(kernel) if kernel.len() == spatial => lift(&[&[0, 0], kernel].concat())[2..].to_vec(),
+        Some(kernel) if kernel.len() == spatial => {
+            let said = call.ints("kernel_shape").unwrap_or_default();
+            if !said.is_empty() && !said.iter().map(|k| extent(*k)).eq(kernel.iter().map(|k| Ok(*k))) {
+                return invalid(format!("kernel_shape = {said:?}, but its weights have windows of {kernel:?}"));
+            }
+            lift(&[&[0, 0], kernel].concat())[2..].to_vec()
+        }
         Some(other) => return invalid(format!("a window of {other:?} for an input of {} dimensions", input.len())),
+        None if call.ints("kernel_shape").unwrap_or_default().is_empty() => return invalid("it has no kernel_shape"),
         None => per_dimension(call, "kernel_shape", input, 1)?,
     };
     let pads = call.ints("pads").unwrap_or_default();

@@ -54,7 +54,7 @@ pub(super) fn bias_add(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
 }
 
 /// What the attributes `activation` and `parameters` make of a value.
-fn activated(call: &mut Call<'_, '_>, x: ValueId, parameters: &[f64]) -> Result<ValueId> {
+fn activated(call: &mut Call<'_, '_>, x: ValueId, parameters: &[Option<f64>]) -> Result<ValueId> {
     let name = call.text("activation", "").to_ascii_lowercase();
     activations::named(call.b, &name, x, parameters)
 }
@@ -67,8 +67,8 @@ pub(super) fn conv(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
     if let Some(z) = added {
         y = call.b.binary(BinaryOp::Add, y, z)?;
     }
-    let parameters = call.attribute("activation_params").map_or(&[][..], |a| &a.floats);
-    let parameters: Vec<f64> = parameters.iter().map(|p| f64::from(*p)).collect();
+    let parameters = call.floats("activation_params").unwrap_or_default();
+    let parameters: Vec<_> = parameters.iter().map(|p| Some(f64::from(*p))).collect();
     Ok(vec![activated(call, y, &parameters)?])
 }
 
@@ -121,8 +121,8 @@ pub(super) fn mat_mul(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
 pub(super) fn gemm(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
     let y = product::gemm(call)?[0];
     let names = ["activation_alpha", "activation_beta", "activation_gamma"];
-    let parameters: Vec<f64> =
-        names.iter().filter(|n| call.attribute(n).is_some()).map(|n| call.float(n, 0.0)).collect();
+    // Each has a default of its own.
+    let parameters = names.map(|n| call.attribute(n).is_some().then(|| call.float(n, 0.0)));
     Ok(vec![activated(call, y, &parameters)?])
 }
 

@@ -17,7 +17,11 @@ pub(super) fn embedding(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
     }
     let shape = call.b.shape(x).to_vec();
     let &[_, half] = call.b.shape(cos) else { return invalid("its tables need two dimensions") };
-    let heads = extent(call.int("num_heads", 0))?;
+    let (heads, interleaved) = (extent(call.int("num_heads", 0))?, call.flag("interleaved", false));
+    let turned = extent(call.int("rotary_embedding_dim", 0))?;
+    if turned != 0 && turned != 2 * half {
+        return invalid(format!("rotary_embedding_dim = {turned} for tables of {half} pairs"));
+    }
     let b = &mut *call.b;
     // To [b, s, n, d].
     let rows = match shape[..] {
@@ -45,7 +49,7 @@ pub(super) fn embedding(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
     };
     let (cos, sin) = (table(b, cos, index)?, table(b, sin, index)?);
     let turned = b.slice(rows, 3, 0, 2 * half)?;
-    let mut y = turn(b, turned, cos, sin, call.node.attributes.iter().any(|a| a.name == "interleaved" && a.int != 0))?;
+    let mut y = turn(b, turned, cos, sin, interleaved)?;
     if 2 * half < width {
         let rest = b.slice(rows, 3, 2 * half, width - 2 * half)?;
         y = b.concat(&[y, rest], 3)?;

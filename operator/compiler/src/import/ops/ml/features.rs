@@ -38,13 +38,13 @@ pub(super) fn scaler(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
 pub(super) fn normalizer(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
     let shape = call.shape(0)?;
     let (x, _) = rows(call)?;
-    let b = &mut *call.b;
-    let (kind, root) = match call.node.attributes.iter().find(|a| a.name == "norm").map_or(&b"MAX"[..], |a| a.text) {
-        b"MAX" => (ReduceKind::Max, false),
-        b"L1" => (ReduceKind::SumAbs, false),
-        b"L2" => (ReduceKind::SumSquares, true),
-        other => return invalid(format!("norm {:?}", String::from_utf8_lossy(other))),
+    let (kind, root) = match call.text("norm", "MAX").as_str() {
+        "MAX" => (ReduceKind::Max, false),
+        "L1" => (ReduceKind::SumAbs, false),
+        "L2" => (ReduceKind::SumSquares, true),
+        other => return invalid(format!("norm {other:?}")),
     };
+    let b = &mut *call.b;
     let mut norm = b.one(Op::Reduce { kind, axes: vec![1] }, &[x], None)?;
     if root {
         norm = b.unary(UnaryOp::Sqrt, norm)?;
@@ -69,12 +69,8 @@ pub(super) fn imputer(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
         let dtype = call.b.dtype(x);
         let values = call.b.constant(Tensor::int(DType::I64, vec![values.len()], values.to_vec()));
         let values = call.b.cast(values, dtype)?;
-        let old = call.b.scalar(DType::I64, 0.0);
-        let old = if let Some(a) = call.attribute("replaced_value_int64") {
-            call.b.constant(Tensor::int(DType::I64, Vec::new(), vec![a.int]))
-        } else {
-            old
-        };
+        let old = call.int("replaced_value_int64", 0);
+        let old = call.b.constant(Tensor::int(DType::I64, Vec::new(), vec![old]));
         let old = call.b.cast(old, dtype)?;
         let missing = call.b.binary(BinaryOp::Equal, x, old)?;
         return Ok(vec![call.b.select(missing, values, x)?]);

@@ -154,7 +154,7 @@ impl Forest {
             integers(call, "nodes_truenodeids"),
             integers(call, "nodes_falsenodeids"),
         );
-        let modes = call.attribute("nodes_modes").map_or(&[][..], |a| &a.texts);
+        let modes = call.texts("nodes_modes").unwrap_or_default();
         let values = numbers(call, "nodes_values")?;
         let nan = integers(call, "nodes_missing_value_tracks_true");
         let count = trees.len();

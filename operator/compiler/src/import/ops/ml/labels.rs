@@ -31,6 +31,11 @@ pub(super) fn one_hot(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
     if categories.is_empty() {
         return unsupported(STRINGS);
     }
+    if !call.flag("zeros", true) {
+        let note =
+            "OneHotEncoder: a value that is no category gives zeros, where zeros = 0 asks for a failure".to_owned();
+        call.b.notes.insert(note);
+    }
     let x = call.input(0)?;
     let shape = call.shape(0)?;
     let x = call.b.cast(x, DType::I64)?;
@@ -44,18 +49,18 @@ pub(super) fn one_hot(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
 
 /// Keys, values or the default as a tensor, whichever of the attributes there is.
 fn listed(call: &Call<'_, '_>, what: &str) -> Result<Option<Tensor>> {
-    if let Some(proto) = call.attribute(&format!("{what}_tensor")).and_then(|a| a.tensor.as_ref()) {
+    if let Some(proto) = call.tensor(&format!("{what}_tensor")) {
         return match tensor::tensor(proto) {
             Ok(tensor) => Ok(Some(tensor)),
             Err(_) if proto.data_type == 8 => unsupported(STRINGS),
             Err(e) => invalid(e),
         };
     }
-    if let Some(a) = call.attribute(&format!("{what}_int64s")) {
-        return Ok(Some(Tensor::int(DType::I64, vec![a.ints.len()], a.ints.clone())));
+    if let Some(ints) = call.ints(&format!("{what}_int64s")) {
+        return Ok(Some(Tensor::int(DType::I64, vec![ints.len()], ints.to_vec())));
     }
-    if let Some(a) = call.attribute(&format!("{what}_floats")) {
-        return Ok(Some(Tensor::f32(vec![a.floats.len()], a.floats.clone())));
+    if let Some(floats) = call.floats(&format!("{what}_floats")) {
+        return Ok(Some(Tensor::f32(vec![floats.len()], floats.to_vec())));
     }
     if call.attribute(&format!("{what}_strings")).is_some() { unsupported(STRINGS) } else { Ok(None) }
 }
@@ -73,7 +78,7 @@ pub(super) fn encoder(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
     if count != values.len() || count == 0 || count >= 1 << 24 || keys.dtype != call.b.dtype(x) {
         return invalid(format!("{count} keys of {} for {} values", keys.dtype, values.len()));
     }
-    let default = match call.attribute("default_tensor").and_then(|a| a.tensor.as_ref()) {
+    let default = match call.tensor("default_tensor") {
         Some(proto) => tensor::tensor(proto)?,
         None if values.dtype == DType::F32 => Tensor::f32(vec![1], vec![call.float("default_float", -0.0) as f32]),
         None => Tensor::int(DType::I64, vec![1], vec![call.int("default_int64", -1)]),

@@ -56,16 +56,16 @@ pub(in super::super) fn nearest(operator: &str) -> Option<&'static str> {
 
 /// The numbers of an attribute that is a list of floats or, as `<name>_as_tensor`, a tensor.
 fn numbers(call: &Call<'_, '_>, name: &str) -> Result<Vec<f64>> {
-    if let Some(proto) = call.attribute(&format!("{name}_as_tensor")).and_then(|a| a.tensor.as_ref()) {
+    if let Some(proto) = call.tensor(&format!("{name}_as_tensor")) {
         let tensor = tensor::tensor(proto)?;
         return Ok(as_f64(&tensor.data));
     }
-    Ok(call.attribute(name).map_or_else(Vec::new, |a| a.floats.iter().map(|x| f64::from(*x)).collect()))
+    Ok(call.floats(name).unwrap_or_default().iter().map(|x| f64::from(*x)).collect())
 }
 
 /// The numbers of an attribute that is a tensor.
 fn tensor_numbers(call: &Call<'_, '_>, name: &str) -> Result<Option<Vec<f64>>> {
-    let Some(proto) = call.attribute(name).and_then(|a| a.tensor.as_ref()) else { return Ok(None) };
+    let Some(proto) = call.tensor(name) else { return Ok(None) };
     Ok(Some(as_f64(&tensor::tensor(proto)?.data)))
 }
 
@@ -95,7 +95,7 @@ fn rows(call: &mut Call<'_, '_>) -> Result<(ValueId, [usize; 2])> {
 
 /// The integers that are a classifier's classes.
 fn classes(call: &Call<'_, '_>, integers_name: &str) -> Result<Vec<i64>> {
-    let strings = call.attribute("classlabels_strings").is_some_and(|a| !a.texts.is_empty());
+    let strings = call.texts("classlabels_strings").is_some_and(|a| !a.is_empty());
     match integers(call, integers_name) {
         [] if strings => unsupported(
             "its classes are strings, and strings are no tensors of numbers; train on integer labels \

@@ -108,6 +108,10 @@ fn vectors(call: &Call<'_, '_>, count: usize, features: usize) -> Result<Vec<f32
 pub(super) fn regressor(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
     let (x, [_, features]) = rows(call)?;
     let (kernel, coefficients, rho) = (Kernel::of(call)?, numbers(call, "coefficients")?, numbers(call, "rho")?);
+    let transform = call.text("post_transform", "NONE");
+    if transform != "NONE" {
+        return unsupported(format!("post_transform {transform} of a regression"));
+    }
     let count = extent(call.int("n_supports", 0))?;
     let y = if count > 0 {
         let vectors = vectors(call, count, features)?;
@@ -168,7 +172,7 @@ pub(super) fn classifier(call: &mut Call<'_, '_>) -> Result<Vec<ValueId>> {
     }
     let values = kernel.values(call.b, x, &vectors, features)?;
     let (decisions, _) = combine(call.b, values, count, &weights, &rho)?;
-    if call.attribute("prob_a").is_some_and(|a| !a.floats.is_empty()) {
+    if call.floats("prob_a").is_some_and(|a| !a.is_empty()) {
         return unsupported(
             "probabilities of a support vector machine, which ONNX Runtime finds by iteration; train with \
              probability=False, or use a classifier that gives probabilities by itself",
