@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::buckets::Buckets;
 use crate::{Batch, State, TargetName};
 
 /// Element types by their Open Inference Protocol names; little-endian, row-major.
@@ -208,6 +209,9 @@ pub struct Contract {
     /// Inputs that the gateway fills in: what the model carries from request to request of a sequence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<State>,
+    /// Where requests may have other shapes than those of `inputs`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub buckets: Option<Buckets>,
 }
 
 impl Contract {

@@ -5,6 +5,7 @@
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 
 pub mod batch;
+pub mod buckets;
 mod confidence;
 mod contract;
 #[cfg(feature = "cosign-keys")]

@@ -284,6 +284,9 @@ impl Unverified<&[u8]> {
             None if contract.state.as_ref().is_some_and(|state| !state.fits(&contract)) => {
                 Err(VerifyError::Mismatch("carried state"))
             }
+            None if contract.buckets.as_ref().is_some_and(|buckets| !buckets.fits(&contract)) => {
+                Err(VerifyError::Mismatch("shapes"))
+            }
             None => Ok(Verified(contract)),
         }
     }

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::schema::rules;
+use crate::schema::{lists_of_lists, rules};
 use crate::{ByteQuantity, Decimal, Share, Span};
 
 /// Where a file is, and which file it must be.
@@ -71,7 +71,19 @@ pub struct Model {
     pub source: Source,
     /// Only where the model leaves something open.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"], "x-kubernetes-validations" = rules(&[(
+        "self.all(a, !has(a.shapes) || self.all(b, !has(b.shapes) || a.shapes.size() == b.shapes.size()))",
+        "give every input that has shapes as many of them: the first of one goes with the first of the others",
+    ), (
+        "self.all(a, !has(a.padding) || self.exists(m, m.name == a.padding.mask && m.name != a.name && has(m.shapes)))",
+        "padding.mask must name another of the inputs, which needs shapes too: it is what tells the model what is real",
+    ), (
+        "!self.exists(a, has(a.shapes)) || !self.exists(b, has(b.batchAxis))",
+        "write shapes or batchAxis, not both: with several shapes requests have one row",
+    ), (
+        "!self.exists(a, has(a.shapes)) || !self.exists(b, has(b.state))",
+        "write shapes or state, not both: what a sequence carries has one shape",
+    )])))]
     pub inputs: Vec<ModelInput>,
     /// In order of preference; the first that fits a target is taken. None: the source as it is.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -86,8 +98,14 @@ pub struct Model {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = rules(&[(
-    "has(self.state) || has(self.value) != (has(self.shape) || has(self.batchAxis))",
-    "write shape, which fixes open dimensions, or batchAxis, along which clients may send several rows, or both; or value, which makes the input a constant",
+    "has(self.state) || has(self.value) != (has(self.shape) || has(self.shapes) || has(self.batchAxis))",
+    "write shape, which fixes open dimensions, or shapes, of which a request takes the smallest that fits, or batchAxis, along which clients may send several rows; or value, which makes the input a constant",
+), (
+    "!has(self.shapes) || (!has(self.shape) && !has(self.batchAxis))",
+    "write shapes without shape and without batchAxis: each of them is whole, and requests have one row",
+), (
+    "!has(self.padding) || has(self.shapes)",
+    "padding fills a request up to one of several shapes: write shapes too",
 ), (
     "!has(self.shape) || !has(self.batchAxis) || (self.batchAxis < self.shape.size() && self.shape[self.batchAxis] == 1)",
     "shape must have 1 at batchAxis, which counts from 0: a gateway runs one row at a time",
@@ -115,9 +133,30 @@ pub struct ModelInput {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 7))]
     pub batch_axis: Option<i64>,
+    /// A few shapes that share weights; a request takes the smallest that fits. The first of one input goes with the first of the
+    /// others, and is the one that golden vectors have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 2, max = 8), extend("x-kubernetes-list-type" = "atomic"), inner(length(max = 8), inner(range(min = 1, max = 2_147_483_647))), transform = lists_of_lists)]
+    pub shapes: Option<Vec<Vec<i64>>>,
+    /// Lets requests be shorter than one of `shapes`: this input is filled up, and another one hides that from the model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub padding: Option<Padding>,
     /// Clients do not send the input: gateways carry it from request to request of a sequence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<InputState>,
+}
+
+/// What fills an input up to one of its shapes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Padding {
+    /// The input that tells the model what is real: it is 0 where this one is filled up, and needs `shapes` of its own. A model
+    /// that does not heed it is refused.
+    #[schemars(length(min = 1, max = 253))]
+    pub mask: String,
+    /// What this input is filled up with.
+    #[serde(default)]
+    pub value: i64,
 }
 
 /// How an input is filled in that clients do not send.

@@ -11,6 +11,13 @@ pub(crate) fn rules(rules: &[(&str, &str)]) -> Value {
     rules.iter().map(|(rule, message)| json!({"rule": rule, "message": message})).collect()
 }
 
+/// Says of the lists in a list, too, that they are replaced whole.
+pub(crate) fn lists_of_lists(schema: &mut schemars::Schema) {
+    if let Some(items) = schema.get_mut("items").and_then(Value::as_object_mut) {
+        items.insert("x-kubernetes-list-type".to_owned(), json!("atomic"));
+    }
+}
+
 macro_rules! label_key {
     () => {
         "matches('^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$')"

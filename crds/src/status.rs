@@ -105,6 +105,10 @@ pub struct TargetStatus {
     /// `3.4ms`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub predicted_latency: Option<String>,
+    /// Work and time of each of `spec.model.inputs[].shapes`; the numbers above are those of the largest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "atomic"))]
+    pub shapes: Vec<String>,
     /// Every instance with its spare, on one gateway.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub serving_memory_bytes: Option<i64>,

@@ -1,7 +1,8 @@
 //! Golden vectors: inputs with expected outputs that a release must reproduce on the very gateway before it serves.
 //!
 //! The file is a safetensors file (huggingface/safetensors: `u64` little-endian header length, JSON header, data) with
-//! `inputs/<name>` and `outputs/<name>` of shape `[N, …the tensor's shape]`, and optionally `labels/<output>`, I64 `[N]`.
+//! `inputs/<name>` and `outputs/<name>` of shape `[N, …the tensor's shape]`, and optionally `labels/<output>`, I64 `[N]`. A
+//! bundle's file for a model of several shapes has vectors for each of them ([`join`], [`Golden::of_entries`]).
 //!
 //! Two files, two judgements. The user's file judges the *model*, once, by what the reference evaluator computes: numbers or
 //! labels, as many as `minMatching` asks ([`Golden::check_users`], [`Tally::judge_users`]). The bundle's file, made from it,
@@ -9,6 +10,7 @@
 //! tolerance, and the labels too ([`Golden::check`], [`Tally::judge`]).
 
 mod compare;
+mod entries;
 mod pad;
 mod safetensors;
 mod tally;
@@ -20,6 +22,7 @@ use compare::{argmax, compare, one_row};
 use safetensors::{dtype_name, headers};
 use tally::larger;
 
+pub use entries::join;
 pub use safetensors::write;
 pub use tally::{Deviation, Tally, VectorResult};
 

@@ -10,7 +10,7 @@ use crate::DataType;
 const MAX_HEADER_BYTES: usize = 256 << 10;
 const MAX_TENSORS: usize = 1024;
 
-#[derive(Deserialize, Serialize)]
+#[derive(Clone, Deserialize, Serialize)]
 pub(super) struct Header {
     pub(super) dtype: String,
     pub(super) shape: Vec<u64>,
@@ -98,18 +98,23 @@ pub fn write(tensors: &[(String, DataType, Vec<u64>, &[u8])]) -> Vec<u8> {
     for (name, datatype, shape, bytes) in tensors {
         let start = end;
         end += bytes.len();
-        headers.insert(
-            name,
-            Header { dtype: dtype_name(*datatype).to_owned(), shape: shape.clone(), data_offsets: [start, end] },
-        );
+        let header =
+            Header { dtype: dtype_name(*datatype).to_owned(), shape: shape.clone(), data_offsets: [start, end] };
+        headers.insert(name.clone(), header);
     }
-    let mut json = serde_json::to_vec(&headers).unwrap_or_default();
+    let data: Vec<&[u8]> = tensors.iter().map(|(_, _, _, bytes)| *bytes).collect();
+    write_headers(&headers, &data)
+}
+
+/// The file of these headers, whose offsets are into all of `data`.
+pub(super) fn write_headers<B: AsRef<[u8]>>(headers: &BTreeMap<String, Header>, data: &[B]) -> Vec<u8> {
+    let mut json = serde_json::to_vec(headers).unwrap_or_default();
     // The format asks for the data to start at a multiple of 8.
     json.resize(json.len().next_multiple_of(8), b' ');
     let mut out = (json.len() as u64).to_le_bytes().to_vec();
     out.extend_from_slice(&json);
-    for (_, _, _, bytes) in tensors {
-        out.extend_from_slice(bytes);
+    for bytes in data {
+        out.extend_from_slice(bytes.as_ref());
     }
     out
 }

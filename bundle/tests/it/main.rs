@@ -1,6 +1,7 @@
 //! Integration tests of what crosses from cloud to edge.
 
 mod attacks;
+mod buckets;
 mod cosign;
 mod counted;
 mod golden;

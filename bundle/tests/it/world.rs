@@ -107,6 +107,7 @@ impl World {
             abi: 1 << 16,
             batch: None,
             state: None,
+            buckets: None,
             plan_major: 1,
             inputs: vec![tensor("image", &[1, 2])],
             outputs: vec![tensor("scores", &[1, 2])],

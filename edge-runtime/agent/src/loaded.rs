@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use ballast_bundle::golden::{Golden, MAX_GOLDEN_BYTES};
+use ballast_bundle::golden::MAX_GOLDEN_BYTES;
 use ballast_bundle::protocol::FailureReason;
 use ballast_bundle::{Contract, MAX_CONTRACT_BYTES, ReleaseRef, ReleaseStatement, Unverified, Verified, VerifyError};
 use ballast_sandbox::{Answer, Fault, Pool, Program, ProgramSpec, Request, SubmitError, Weights};
@@ -18,6 +18,7 @@ use crate::error::in_full;
 use crate::metrics::Stats;
 use crate::runner::Runner;
 use crate::store::{BlobError, Store};
+use crate::vectors::Vectors;
 
 const MAX_PLAN: usize = 64 << 20;
 
@@ -37,7 +38,7 @@ pub(crate) struct Prepared {
     deployment: String,
     release: ReleaseRef,
     contract: Verified<Contract>,
-    golden: Golden,
+    golden: Vectors,
     program: Program,
 }
 
@@ -47,7 +48,7 @@ pub(crate) struct Loaded {
     pub(crate) deployment: String,
     pub(crate) release: ReleaseRef,
     pub(crate) contract: Verified<Contract>,
-    pub(crate) golden: Golden,
+    pub(crate) golden: Vectors,
     pub(crate) stats: Stats,
     /// Golden vectors that were wrong when it was probed, within what the contract allows.
     pub(crate) known_wrong: BTreeSet<usize>,
@@ -78,7 +79,7 @@ pub(crate) fn prepare(
     }
     runner.runs(&contract).map_err(|e| invalid("plan", &e))?;
     let golden = store.read(&layers.golden, MAX_GOLDEN_BYTES).map_err(damaged)?;
-    let golden = Golden::of_bundle(&golden, &contract).map_err(|e| invalid("golden vectors", &e))?;
+    let golden = Vectors::read(&golden, &contract).map_err(|e| invalid("golden vectors", &e))?;
     let plan: Arc<[u8]> = store.read(&layers.plan, MAX_PLAN).map_err(damaged)?.into();
     let weights: File = store.open(&layers.weights).map_err(damaged)?;
     let spec = ProgramSpec {
@@ -90,6 +91,8 @@ pub(crate) fn prepare(
         finite_outputs: contract.verification.finite_outputs,
     };
     let program = Program::new(&runner.engine, &runner.module, spec).map_err(|e| unloadable(e.reason(), e))?;
+    let more: Vec<_> = (1..contract.entries()).map(|n| contract.entry(n)).collect();
+    program.has_entries(&more).map_err(|e| unloadable(e.reason(), e))?;
     let deployment = statement.deployment.name.clone();
     Ok(Prepared { deployment, release: release.clone(), contract, golden, program })
 }
@@ -117,6 +120,13 @@ impl Prepared {
             gave_back: Arc::default(),
         })
     }
+}
+
+/// What is asked of a release: one of its plan's entries, with its inputs in the contract's order.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Question {
+    pub(crate) entry: usize,
+    pub(crate) inputs: Vec<Bytes>,
 }
 
 /// A request that was not taken.
@@ -149,7 +159,7 @@ impl Loaded {
     /// not run.
     pub(crate) async fn infer(
         &self,
-        inputs: Vec<Bytes>,
+        question: Question,
         stand_in: bool,
         expires: Option<Instant>,
     ) -> Result<Result<Answer, Fault>, Busy> {
@@ -163,7 +173,8 @@ impl Loaded {
             }
             let _ = send.send(result); // a client that went away needs no answer
         });
-        match self.pool.submit(Request { inputs, deadline, expires, done }) {
+        let Question { entry, inputs } = question;
+        match self.pool.submit(Request { entry, inputs, deadline, expires, done }) {
             Ok(()) => match receive.await {
                 Ok(result) => Ok(result),
                 Err(_) if expires.is_some_and(|expires| expires <= Instant::now()) => Err(Busy::Expired),
@@ -187,12 +198,7 @@ impl Loaded {
         self.contract.inputs == other.contract.inputs
             && self.contract.outputs == other.contract.outputs
             && self.contract.state_names() == other.contract.state_names()
-    }
-
-    /// The inputs of one golden vector.
-    pub(crate) fn golden_inputs(&self, vector: usize) -> Vec<Bytes> {
-        let input = |name: &str| self.golden.input(vector, name).map(Bytes::copy_from_slice).unwrap_or_default();
-        self.contract.inputs.iter().map(|t| input(&t.name)).collect()
+            && self.contract.buckets == other.contract.buckets
     }
 }
 

@@ -3,24 +3,23 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use ballast_bundle::golden::{Tally, VectorResult};
+use ballast_bundle::golden::VectorResult;
 use ballast_bundle::protocol::FailureReason;
-use ballast_sandbox::Answer;
 
 use crate::loaded::{Busy, Loaded, Unloadable};
 
 /// Replays every vector; what is wrong rejects the release. What may be wrong is remembered for later replays.
 pub(crate) async fn probe(mut loaded: Loaded) -> Result<Loaded, Unloadable> {
-    let mut tally = Tally::default();
+    let mut results = Vec::new();
     let mut known_wrong = BTreeSet::new();
     for vector in 0..loaded.golden.len() {
         let result = compare(&loaded, vector).await?;
         if result.values.is_some() || result.label.is_some() {
             known_wrong.insert(vector);
         }
-        tally.add(result);
+        results.push(result);
     }
-    let judged = tally.judge(&loaded.contract);
+    let judged = loaded.golden.judge(results);
     judged.map_err(|message| Unloadable { reason: FailureReason::GoldenMismatch, message })?;
     loaded.known_wrong = known_wrong;
     Ok(loaded)
@@ -34,8 +33,8 @@ pub(crate) async fn replay(loaded: &Loaded, vector: usize) -> Result<Option<Stri
 
 async fn compare(loaded: &Loaded, vector: usize) -> Result<VectorResult, Unloadable> {
     loop {
-        match loaded.infer(loaded.golden_inputs(vector), false, None).await {
-            Ok(Ok(answer)) => return Ok(check(loaded, vector, &answer)),
+        match loaded.infer(loaded.golden.question(vector), false, None).await {
+            Ok(Ok(answer)) => return Ok(loaded.golden.check(vector, &answer)),
             Ok(Err(fault)) => {
                 let message = format!("golden vector {vector}: {fault}");
                 return Err(Unloadable { reason: fault.reason(), message });
@@ -48,10 +47,4 @@ async fn compare(loaded: &Loaded, vector: usize) -> Result<VectorResult, Unloada
             }
         }
     }
-}
-
-fn check(loaded: &Loaded, vector: usize, answer: &Answer) -> VectorResult {
-    let specs = loaded.contract.outputs.iter();
-    let outputs: Vec<_> = specs.zip(&answer.outputs).map(|(spec, bytes)| (spec, bytes.as_slice())).collect();
-    loaded.golden.check(vector, &outputs, &loaded.contract)
 }

@@ -10,8 +10,11 @@ use crate::program::Program;
 use crate::ticker::Deadline;
 use crate::{Fault, SandboxError};
 
-/// Entry of the whole model.
-const MAIN: i32 = 0;
+/// Where an entry's tensors are.
+struct Places {
+    inputs: Vec<u32>,
+    outputs: Vec<u32>,
+}
 
 /// What a guest gave.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,8 +29,8 @@ pub struct Answer {
 pub struct Instance {
     program: Program,
     guest: Guest,
-    inputs: Vec<u32>,
-    outputs: Vec<u32>,
+    /// By entry.
+    entries: Vec<Places>,
     poisoned: bool,
 }
 
@@ -63,25 +66,35 @@ impl Instance {
             0 => {}
             code => return Err(load(guest.status(code))),
         }
-        let input = guest.input.clone();
-        let inputs = places(&mut guest, &input, "input", &spec.inputs).map_err(load)?;
-        let output = guest.output.clone();
-        let outputs = places(&mut guest, &output, "output", &spec.outputs).map_err(load)?;
-        Ok(Self { program: program.clone(), guest, inputs, outputs, poisoned: false })
+        let (input, output) = (guest.input.clone(), guest.output.clone());
+        let mut entries = Vec::new();
+        for (entry, (inputs, outputs)) in (0i32..).zip(shared.entries()) {
+            let inputs = places(&mut guest, &input, "input", entry, inputs).map_err(load)?;
+            let outputs = places(&mut guest, &output, "output", entry, outputs).map_err(load)?;
+            entries.push(Places { inputs, outputs });
+        }
+        Ok(Self { program: program.clone(), guest, entries, poisoned: false })
     }
 
-    /// Answers one request. `inputs` are row-major and little-endian, one per input of the contract, in its order. The deadline
-    /// counts from now, copying the inputs in included.
+    /// Answers one request by the plan's first entry, as [`Instance::infer_entry`] does.
     pub fn infer(&mut self, inputs: &[&[u8]], deadline: Duration) -> Result<Answer, Fault> {
+        self.infer_entry(0, inputs, deadline)
+    }
+
+    /// Answers one request. `inputs` are row-major and little-endian, one per input of that entry, in its order. The deadline counts
+    /// from now, copying the inputs in included.
+    pub fn infer_entry(&mut self, entry: usize, inputs: &[&[u8]], deadline: Duration) -> Result<Answer, Fault> {
         if self.poisoned {
             return Err(Fault::Poisoned);
         }
-        fits(inputs, &self.program.shared.spec.inputs)?;
+        let missing = || Fault::Request { message: format!("the plan has no entry {entry}") };
+        let (specs, _) = self.program.shared.entries().nth(entry).ok_or_else(missing)?;
+        fits(inputs, specs)?;
         // Set before the guest runs: a panic on the way leaves no instance that looks healthy.
         self.poisoned = true;
         let start = Instant::now();
         let deadline = self.guest.deadline(deadline);
-        let outputs = self.run(inputs, deadline)?;
+        let outputs = self.run(entry, inputs, deadline)?;
         self.poisoned = false;
         Ok(Answer { outputs, compute: start.elapsed() })
     }
@@ -91,20 +104,24 @@ impl Instance {
         self.poisoned
     }
 
-    fn run(&mut self, inputs: &[&[u8]], deadline: Deadline) -> Result<Vec<Vec<u8>>, Fault> {
-        for (index, (input, address)) in inputs.iter().zip(&self.inputs).enumerate() {
+    fn run(&mut self, entry: usize, inputs: &[&[u8]], deadline: Deadline) -> Result<Vec<Vec<u8>>, Fault> {
+        let missing = || Fault::Abi { message: format!("it has no entry {entry}") };
+        let program = self.program.clone();
+        let (_, specs) = program.shared.entries().nth(entry).ok_or_else(missing)?;
+        let places = self.entries.get(entry).ok_or_else(missing)?;
+        for (index, (input, address)) in inputs.iter().zip(&places.inputs).enumerate() {
             self.guest.bytes_mut(&format!("input {index}"), *address, input.len() as u64)?.copy_from_slice(input);
         }
         let infer = self.guest.infer.clone();
-        match self.guest.call_until(&infer, MAIN, deadline)? {
+        match self.guest.call_until(&infer, i32::try_from(entry).map_err(|_| missing())?, deadline)? {
             0 => {}
             code => return Err(self.guest.status(code)),
         }
-        let spec = &self.program.shared.spec;
-        let mut outputs = Vec::with_capacity(self.outputs.len());
-        for (tensor, address) in spec.outputs.iter().zip(&self.outputs) {
+        let finite_outputs = program.shared.spec.finite_outputs;
+        let mut outputs = Vec::with_capacity(places.outputs.len());
+        for (tensor, address) in specs.iter().zip(&places.outputs) {
             let bytes = self.guest.bytes(&tensor.name, *address, tensor.bytes().unwrap_or(u64::MAX))?;
-            if spec.finite_outputs && !is_finite(tensor.datatype, bytes) {
+            if finite_outputs && !is_finite(tensor.datatype, bytes) {
                 return Err(Fault::NotFinite { output: crate::error::bounded(&tensor.name) });
             }
             outputs.push(bytes.to_vec());
@@ -118,11 +135,12 @@ fn places(
     guest: &mut Guest,
     function: &wasmtime::TypedFunc<(i32, i32), i32>,
     kind: &str,
+    entry: i32,
     tensors: &[TensorSpec],
 ) -> Result<Vec<u32>, Fault> {
     let mut places = Vec::with_capacity(tensors.len());
     for (index, tensor) in (0i32..).zip(tensors) {
-        let address = guest.look_up(function, (MAIN, index))?.cast_unsigned();
+        let address = guest.look_up(function, (entry, index))?.cast_unsigned();
         if address == 0 {
             return Err(Fault::Abi { message: format!("it has no {kind} {index}") });
         }

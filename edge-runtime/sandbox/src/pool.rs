@@ -20,6 +20,8 @@ const THREAD_STACK: usize = crate::profile::MAX_WASM_STACK + (512 << 10);
 
 /// One request and what to do with its answer.
 pub struct Request {
+    /// Which of the plan's entries answers.
+    pub entry: usize,
     /// One per input of the contract, in its order; row-major, little-endian.
     pub inputs: Vec<Bytes>,
     /// From the moment it leaves the queue.
@@ -32,7 +34,11 @@ pub struct Request {
 
 impl std::fmt::Debug for Request {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Request").field("inputs", &self.inputs.len()).field("deadline", &self.deadline).finish()
+        f.debug_struct("Request")
+            .field("entry", &self.entry)
+            .field("inputs", &self.inputs.len())
+            .field("deadline", &self.deadline)
+            .finish()
     }
 }
 
@@ -249,7 +255,7 @@ fn answer(shared: &Shared, place: &mut Option<Instance>, request: &Request) -> R
         None => wait_for_spare(shared, taken, request.deadline)?,
     };
     let inputs: Vec<&[u8]> = request.inputs.iter().map(|input| &input[..]).collect();
-    let result = instance.infer(&inputs, request.deadline.saturating_sub(taken.elapsed()));
+    let result = instance.infer_entry(request.entry, &inputs, request.deadline.saturating_sub(taken.elapsed()));
     if !instance.is_poisoned() {
         *place = Some(instance);
     }

@@ -73,11 +73,21 @@ pub(crate) struct Shared {
     pub spec: ProgramSpec,
     pub weights_bytes: u64,
     pub arena_bytes: u64,
+    /// Inputs and outputs of the plan's entries after the first.
+    pub more: Vec<(Vec<TensorSpec>, Vec<TensorSpec>)>,
+}
+
+impl Shared {
+    /// Inputs and outputs by entry.
+    pub fn entries(&self) -> impl Iterator<Item = (&[TensorSpec], &[TensorSpec])> {
+        let first = (self.spec.inputs.as_slice(), self.spec.outputs.as_slice());
+        std::iter::once(first).chain(self.more.iter().map(|(inputs, outputs)| (inputs.as_slice(), outputs.as_slice())))
+    }
 }
 
 impl Program {
     /// A program for the runner: reads the plan and compares it with the contract and the weights.
-    pub fn new(engine: &Engine, module: &Module, spec: ProgramSpec) -> Result<Self, SandboxError> {
+    pub fn new(_engine: &Engine, module: &Module, spec: ProgramSpec) -> Result<Self, SandboxError> {
         let plan = Plan::parse(&spec.plan).map_err(|e| SandboxError::Plan(e.to_string()))?;
         let entry = plan.entries().next().ok_or_else(|| SandboxError::Plan("it has no entry".to_owned()))?;
         same_tensors("input", entry.inputs(), &spec.inputs)?;
@@ -89,8 +99,9 @@ impl Program {
                 plan.weights_bytes()
             )));
         }
+        let more = plan.entries().skip(1).map(|e| (specs(e.inputs()), specs(e.outputs()))).collect();
         let arena = u64::from(plan.arena_bytes());
-        Self::with_arena(engine, module, spec, arena)
+        Self::of(module, spec, arena, more)
     }
 
     /// A program for a guest that reads plans of its own; `arena_bytes` is what it is given to work in.
@@ -100,8 +111,18 @@ impl Program {
         spec: ProgramSpec,
         arena_bytes: u64,
     ) -> Result<Self, SandboxError> {
+        Self::of(module, spec, arena_bytes, Vec::new())
+    }
+
+    fn of(
+        module: &Module,
+        spec: ProgramSpec,
+        arena_bytes: u64,
+        more: Vec<(Vec<TensorSpec>, Vec<TensorSpec>)>,
+    ) -> Result<Self, SandboxError> {
         let weights_bytes = spec.weights.len()?;
-        for tensor in spec.inputs.iter().chain(&spec.outputs) {
+        let all = more.iter().flat_map(|(inputs, outputs)| inputs.iter().chain(outputs));
+        for tensor in spec.inputs.iter().chain(&spec.outputs).chain(all) {
             if tensor.bytes().is_none_or(|bytes| bytes > spec.limits.memory_bytes) {
                 return Err(SandboxError::Plan(format!(
                     "tensor {} is larger than the memory limit of {} bytes",
@@ -110,7 +131,21 @@ impl Program {
                 )));
             }
         }
-        Ok(Self { shared: Arc::new(Shared { module: module.clone(), spec, weights_bytes, arena_bytes }) })
+        Ok(Self { shared: Arc::new(Shared { module: module.clone(), spec, weights_bytes, arena_bytes, more }) })
+    }
+
+    /// Whether the plan's entries after the first are those that the contract says, with its inputs and outputs.
+    pub fn has_entries(&self, more: &[(Vec<TensorSpec>, Vec<TensorSpec>)]) -> Result<(), SandboxError> {
+        let (has, wants) = (self.shared.more.len(), more.len());
+        if has != wants {
+            return Err(SandboxError::Plan(format!("it has {has} more shapes, and the contract {wants}")));
+        }
+        match self.shared.more.iter().zip(more).position(|(has, wants)| has != wants) {
+            Some(n) => {
+                Err(SandboxError::Plan(format!("inputs or outputs of its entry {} are not the contract's", n + 1)))
+            }
+            None => Ok(()),
+        }
     }
 
     /// An instance that is loaded and waits for requests. Takes as long as copying the weights.
@@ -128,6 +163,15 @@ impl Program {
         let shared = &self.shared;
         crate::memory_needed(shared.spec.plan.len() as u64, shared.weights_bytes, shared.arena_bytes)
     }
+}
+
+fn specs<'a>(tensors: impl Iterator<Item = ballast_plan::Tensor<'a>>) -> Vec<TensorSpec> {
+    let spec = |t: ballast_plan::Tensor<'a>| TensorSpec {
+        name: t.name.to_owned(),
+        datatype: data_type(t.dtype),
+        shape: t.dims().map(u64::from).collect(),
+    };
+    tensors.map(spec).collect()
 }
 
 fn same_tensors<'a>(

@@ -123,9 +123,17 @@ pub struct Model {
     /// The same, as a share of the expected number.
     #[arg(long, value_name = "NUMBER", default_value_t = 1e-3, requires = "golden")]
     pub relative: f64,
-    /// Shape of an input that the model leaves open, as `image=1x3x224x224`. Repeatable.
+    /// Shape of an input that the model leaves open, as `image=1x3x224x224`. Repeatable; the same input again is one more shape
+    /// that requests may have.
     #[arg(long = "shape", value_name = "NAME=SHAPE")]
     pub shapes: Vec<String>,
+    /// What fills a shorter input up to one of its several shapes, and the input that is 0 there and hides it from the model, as
+    /// `ids=mask`, or `ids=mask,-1` to fill it up with something else than 0. Repeatable.
+    #[arg(long = "padding", value_name = "NAME=MASK[,NUMBER]")]
+    pub padding: Vec<String>,
+    /// The axis of an input, from 0, along which clients may send several rows at once, as `image=0`. Repeatable.
+    #[arg(long = "batch-axis", value_name = "NAME=AXIS")]
+    pub batch_axes: Vec<String>,
     /// Fixes an input to a number, as `sr=16000`. Repeatable.
     #[arg(long = "value", value_name = "NAME=NUMBER")]
     pub values: Vec<String>,

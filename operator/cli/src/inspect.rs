@@ -32,7 +32,7 @@ fn directory(path: &Path) -> anyhow::Result<Value> {
     let bundle = Bundle::read(path)?;
     let contract = bundle.contract()?;
     let plan = plan(&bundle.plan)?;
-    let golden = Golden::of_bundle(&bundle.golden, &contract).context("golden.safetensors")?;
+    let golden = Golden::of_entries(&bundle.golden, &contract).context("golden.safetensors")?;
     Ok(json!({
         "kind": "bundle",
         "manifest": Digest::of(&bundle.manifest),
@@ -40,7 +40,7 @@ fn directory(path: &Path) -> anyhow::Result<Value> {
         "size": duration::bytes(bundle.layers.weights.size + bundle.layers.plan.size),
         "contract": contract,
         "plan": plan,
-        "goldenVectors": golden.len(),
+        "goldenVectors": golden.iter().map(Golden::len).sum::<usize>(),
     }))
 }
 

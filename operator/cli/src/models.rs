@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context as _, anyhow, bail};
 use ballast_bundle::{GoldenMatch, Tolerance, Verification};
 use ballast_compiler::{
-    CompileRequest, InputOverride, RuntimeLimits, SequenceLimits, StateOverride, TargetSpec, archive,
+    CompileRequest, InputOverride, InputPadding, RuntimeLimits, SequenceLimits, StateOverride, TargetSpec, archive,
 };
 use ballast_crds::{HardwareTarget, builtin_targets};
 
@@ -153,7 +153,7 @@ pub fn request(
         version: version.to_owned(),
         variant: "default".into(),
         target,
-        inputs: overrides(&model.shapes, &model.values, &model.states)?,
+        inputs: overrides(model)?,
         runtime: RuntimeLimits {
             memory_limit: model.memory_limit.0,
             deadline_millis: model.deadline.map(|d| d.0),
@@ -183,6 +183,8 @@ pub fn plain(shapes: &[String]) -> Model {
         relative: 1e-3,
         instances: 1,
         shapes: shapes.to_vec(),
+        padding: Vec::new(),
+        batch_axes: Vec::new(),
         values: Vec::new(),
         states: Vec::new(),
         memory_limit: Bytes(4 << 30),
@@ -198,44 +200,62 @@ fn has_labels(golden: &[u8]) -> bool {
 }
 
 /// What a model leaves open, as typed.
-fn overrides(shapes: &[String], values: &[String], states: &[String]) -> Result<Vec<InputOverride>, Failure> {
-    read_overrides(shapes, values, states).map_err(|e| Failure::Usage(format!("{e:#}")))
+fn overrides(model: &Model) -> Result<Vec<InputOverride>, Failure> {
+    read_overrides(model).map_err(|e| Failure::Usage(format!("{e:#}")))
 }
 
-fn read_overrides(shapes: &[String], values: &[String], states: &[String]) -> anyhow::Result<Vec<InputOverride>> {
+/// What is said of one input, which may be said in several arguments.
+fn of<'o>(out: &'o mut Vec<InputOverride>, name: &str) -> &'o mut InputOverride {
+    let at = out.iter().position(|o| o.name == name).unwrap_or_else(|| {
+        out.push(InputOverride { name: name.to_owned(), ..InputOverride::default() });
+        out.len() - 1
+    });
+    &mut out[at]
+}
+
+fn read_overrides(model: &Model) -> anyhow::Result<Vec<InputOverride>> {
     let mut out = Vec::new();
-    for text in shapes {
+    for text in &model.shapes {
         let (name, shape) = text.split_once('=').with_context(|| format!("{text:?}: write NAME=1x3x224x224"))?;
         let shape = shape
             .split('x')
             .map(|d| d.parse().with_context(|| format!("{text:?}: {d:?} is not a dimension, write 1x3x224x224")))
             .collect::<anyhow::Result<Vec<u64>>>()?;
-        out.push(InputOverride { name: name.to_owned(), shape: Some(shape), value: None, ..InputOverride::default() });
+        let input = of(&mut out, name);
+        // The same input again is one more shape of it.
+        if input.shapes.is_empty() && input.shape.is_none() {
+            input.shape = Some(shape);
+        } else {
+            input.shapes.extend(input.shape.take());
+            input.shapes.push(shape);
+        }
     }
-    for text in values {
+    for text in &model.padding {
+        let wrong = || format!("{text:?}: write NAME=MASK, or NAME=MASK,-1 to fill NAME up with something else than 0");
+        let (name, mask) = text.split_once('=').filter(|(_, mask)| !mask.is_empty()).with_context(wrong)?;
+        let (mask, value) = match mask.rsplit_once(',') {
+            Some((mask, value)) => (mask, value.parse().with_context(wrong)?),
+            None => (mask, 0),
+        };
+        of(&mut out, name).padding = Some(InputPadding { mask: mask.to_owned(), value });
+    }
+    for text in &model.batch_axes {
+        let wrong = || format!("{text:?}: write NAME=0, or whichever axis rows lie along");
+        let (name, axis) = text.split_once('=').with_context(wrong)?;
+        of(&mut out, name).batch_axis = Some(axis.parse().with_context(wrong)?);
+    }
+    for text in &model.values {
         let (name, value) = text.split_once('=').with_context(|| format!("{text:?}: write NAME=NUMBER"))?;
         let value = value
             .split(',')
             .map(|v| v.parse().with_context(|| format!("{text:?}: {v:?} is not a number")))
             .collect::<anyhow::Result<Vec<f64>>>()?;
         // A shape and a value of one input belong together.
-        match out.iter_mut().find(|o| o.name == name) {
-            Some(known) => known.value = Some(value),
-            None => out.push(InputOverride {
-                name: name.to_owned(),
-                shape: None,
-                value: Some(value),
-                ..InputOverride::default()
-            }),
-        }
+        of(&mut out, name).value = Some(value);
     }
-    for text in states {
+    for text in &model.states {
         let (name, output) = text.split_once('=').with_context(|| format!("{text:?}: write NAME=OUTPUT"))?;
-        let state = Some(StateOverride { output: output.to_owned(), ..StateOverride::default() });
-        match out.iter_mut().find(|o| o.name == name) {
-            Some(known) => known.state = state,
-            None => out.push(InputOverride { name: name.to_owned(), state, ..InputOverride::default() }),
-        }
+        of(&mut out, name).state = Some(StateOverride { output: output.to_owned(), ..StateOverride::default() });
     }
     Ok(out)
 }
@@ -256,14 +276,31 @@ mod tests {
 
     #[test]
     fn what_a_model_leaves_open_is_read_from_arguments() {
-        let states = ["image=next".into(), "h=hn".into()];
-        let found = overrides(&["image=1x3x4".into()], &["sr=16000".into()], &states).unwrap();
-        let carried = |i: usize| found[i].state.as_ref().map(|s| s.output.as_str());
-        assert_eq!((carried(0), carried(1), carried(2)), (Some("next"), None, Some("hn")));
+        let text = |texts: &[&str]| texts.iter().map(|t| (*t).to_owned()).collect::<Vec<_>>();
+        let shaped = |shapes: &[&str]| plain(&text(shapes));
+        let found = overrides(&Model { values: text(&["sr=16000"]), ..shaped(&["image=1x3x4"]) }).unwrap();
+        let states = text(&["image=next", "h=hn"]);
+        let carried = overrides(&Model { states, values: text(&["sr=16000"]), ..shaped(&["image=1x3x4"]) }).unwrap();
+        let output = |i: usize| carried[i].state.as_ref().map(|s| s.output.as_str());
+        assert_eq!((output(0), output(1), output(2)), (Some("next"), None, Some("hn")));
         assert_eq!(found[0].shape.as_deref(), Some(&[1, 3, 4][..]));
         assert_eq!(found[1].value.as_deref(), Some(&[16000.0][..]));
+        let several = shaped(&["x=1x16", "m=1x16", "x=1x64", "m=1x64", "x=1x128", "m=1x128"]);
+        let padding = text(&["x=m,-1", "tokens:0=mask:0"]);
+        let several = overrides(&Model { padding, batch_axes: text(&["image=2"]), ..several }).unwrap();
+        assert_eq!((several.len(), several[0].shape.is_none(), several[0].shapes.len()), (4, true, 3));
+        assert_eq!(several[0].shapes[0], [1, 16]);
+        assert_eq!(several[0].padding, Some(InputPadding { mask: "m".into(), value: -1 }));
+        assert_eq!(several[2].padding, Some(InputPadding { mask: "mask:0".into(), value: 0 }));
+        assert_eq!((several[3].name.as_str(), several[3].batch_axis), ("image", Some(2)));
         for bad in ["image", "image=1,2", "image="] {
-            assert!(overrides(&[bad.into()], &[], &[]).is_err(), "{bad}");
+            assert!(overrides(&shaped(&[bad])).is_err(), "{bad}");
+        }
+        for bad in ["x", "x=", "x=m,", "x=m,a"] {
+            assert!(overrides(&Model { padding: text(&[bad]), ..shaped(&[]) }).is_err(), "{bad}");
+        }
+        for bad in ["x", "x=", "x=-1", "x=1x2"] {
+            assert!(overrides(&Model { batch_axes: text(&[bad]), ..shaped(&[]) }).is_err(), "{bad}");
         }
     }
 }

@@ -190,6 +190,7 @@ fn artifacts(request: &CompileRequest) -> Artifacts {
         abi: 1 << 16,
         batch: None,
         state: None,
+        buckets: None,
         plan_major: 1,
         inputs: vec![tensor("x")],
         outputs: vec![tensor("y")],

@@ -51,9 +51,26 @@ pub struct InputOverride {
     /// shown before anything is built.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batch_axis: Option<u32>,
+    /// A few shapes instead of one; the first of one input goes with the first of the others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shapes: Vec<Vec<u64>>,
+    /// What a request shorter than a shape is filled up with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub padding: Option<InputPadding>,
     /// Clients do not send the input: gateways fill it in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<StateOverride>,
+}
+
+/// What fills an input up, and which other input says so to the model.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct InputPadding {
+    /// The input that is 0 where this one is filled up.
+    pub mask: String,
+    /// What this one is filled up with.
+    #[serde(default)]
+    pub value: i64,
 }
 
 /// What becomes of an input that clients do not send: `spec.model.inputs[].state`.
@@ -174,7 +191,7 @@ pub struct Artifacts {
     /// `contract.json`.
     #[serde(with = "base64_bytes")]
     pub contract: Vec<u8>,
-    /// `golden.safetensors`.
+    /// `golden.safetensors`, with vectors for every entry of the plan.
     #[serde(with = "base64_bytes")]
     pub golden: Vec<u8>,
     /// With `fits` true.

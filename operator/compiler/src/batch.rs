@@ -195,6 +195,7 @@ fn spec(graph: &Graph, id: crate::ir::ValueId) -> TensorSpec {
     }
 }
 
+/// Where two tensors differ by more than is allowed.
 fn first_difference(dtype: DType, alone: &[u8], part: &[u8], tolerance: &Tolerance) -> Option<usize> {
     if dtype.datatype() != DataType::Fp32 {
         let size = dtype.size();

@@ -2,24 +2,25 @@
 
 use std::collections::BTreeMap;
 
-use ballast_bundle::{Contract, Limits, TargetName, TensorSpec};
+use ballast_bundle::golden::MAX_GOLDEN_BYTES;
+use ballast_bundle::{Contract, Golden, Limits, TargetName, TensorSpec};
 
-use crate::golden::{self, Refusal};
+use crate::golden::{self, Refusal, Subject};
 use crate::import::{self, Findings, Imported};
 use crate::ir::{Graph, ValueId};
 use crate::judge::{judge, mebibytes};
-use crate::lower::{LowerError, Lowered, lower};
+use crate::lower::{LowerError, Lowered, lower_entries};
 use crate::onnx::Dimension;
 use crate::{Artifacts, CompileOutcome, CompileRequest, OpenInput, TargetSpec, UnsupportedOperator, Verdict};
-use crate::{VerdictReason, batch, cost, state};
+use crate::{VerdictReason, batch, buckets, cost, state};
 
 /// The runner ABI that plans are made for: `edge-runtime/runner/ABI.md`.
 const RUNNER_ABI: u32 = 1 << 16;
 
 /// A model as far as no target has a say in it, but for the operators that it denies.
 struct Read {
-    /// With the user's shapes; with suggested ones where the user's leave something open. `None` where no graph can be had.
-    graph: Option<(Graph, cost::Cost)>,
+    /// One for each shape; with suggested ones where the user's leave something open. Empty where no graph can be had.
+    graphs: Vec<(Graph, cost::Cost)>,
     notes: Vec<String>,
     /// Empty when nothing is wrong so far.
     findings: Findings,
@@ -27,9 +28,11 @@ struct Read {
 
 /// A model that got as far as a plan.
 struct Compiled<'r> {
+    /// Of the first shape.
     graph: &'r Graph,
+    /// Of all of them.
+    graphs: &'r [(Graph, cost::Cost)],
     lowered: Lowered,
-    cost: cost::Cost,
 }
 
 /// Whether the model fits the target, with numbers; everything that is wrong at once. No golden vectors are run.
@@ -94,14 +97,13 @@ pub fn compile(request: &CompileRequest) -> CompileOutcome {
         verdict.notes.push(note);
     }
     let contract = contract(request, &compiled, &verdict, batch);
-    let made = golden::golden(compiled.graph, &contract, request.golden.as_deref(), &request.model, compiled.cost.flop);
-    let golden = match made {
-        Ok((golden, accuracy)) => {
+    let golden = match golden_files(request, &compiled, &contract) {
+        Ok((files, accuracy)) => {
             if let Some(accuracy) = &accuracy {
                 verdict.message.push_str(&format!("\nAccuracy: {accuracy}."));
             }
             verdict.accuracy = accuracy;
-            golden
+            files
         }
         Err(Refusal::Invalid(message)) => {
             return CompileOutcome::Refused(verdict.refused(VerdictReason::InvalidGolden, message));
@@ -115,6 +117,24 @@ pub fn compile(request: &CompileRequest) -> CompileOutcome {
             return CompileOutcome::Refused(verdict.refused(VerdictReason::GoldenMismatch, message));
         }
     };
+    let joined = ballast_bundle::golden::join(&golden);
+    let golden = match joined.and_then(|file| Ok((Golden::of_entries(&file, &contract)?, file))) {
+        Ok((goldens, file)) => {
+            if let Err(why) = buckets::prove_padding(&contract, compiled.graphs, &goldens) {
+                return CompileOutcome::Refused(no_padding(verdict, &why));
+            }
+            file
+        }
+        Err(e) => {
+            let message = format!("The golden vectors of all shapes cannot be put together: {e}.");
+            return CompileOutcome::Refused(verdict.refused(VerdictReason::InvalidGolden, message));
+        }
+    };
+    if contract.buckets.as_ref().is_some_and(|b| b.padding.iter().any(Option::is_some)) {
+        let note = "requests may be shorter than a shape: filling them up was shown to change no answer";
+        verdict.message.push_str(&format!("\nNote: {note}."));
+        verdict.notes.push(note.to_owned());
+    }
     // A contract is plain data with string keys: it always has a JSON form.
     let Ok(contract) = serde_json::to_vec(&contract) else {
         let message = "The contract has no JSON form.".to_owned();
@@ -124,39 +144,70 @@ pub fn compile(request: &CompileRequest) -> CompileOutcome {
     CompileOutcome::Built(Box::new(Artifacts { weights, plan, contract, golden, verdict }))
 }
 
+fn no_padding(verdict: Verdict, why: &str) -> Verdict {
+    verdict.refused(VerdictReason::InvalidInputs, format!("model.inputs[].padding cannot be granted: {why}."))
+}
+
+/// A golden file for each entry; with what the user's vectors, which are of the first, said of the model.
+fn golden_files(
+    request: &CompileRequest,
+    compiled: &Compiled<'_>,
+    contract: &Contract,
+) -> Result<(Vec<Vec<u8>>, Option<crate::Accuracy>), Refusal> {
+    let masks = buckets::masks_of(&request.inputs);
+    let (mut files, mut accuracy, mut room) = (Vec::new(), None, MAX_GOLDEN_BYTES);
+    for (n, (graph, cost)) in compiled.graphs.iter().enumerate() {
+        let left = compiled.graphs.len() - n;
+        let own = contract.of_entry(n);
+        let subject = Subject {
+            graph,
+            contract: &own,
+            model: &request.model,
+            flop: cost.flop,
+            masks: &masks,
+            room: room / left,
+            most: if left == 1 && n == 0 { golden::MADE } else { golden::MADE_OF_SEVERAL },
+        };
+        let (file, found) = golden::golden(&subject, request.golden.as_deref().filter(|_| n == 0))?;
+        room = room.saturating_sub(file.len());
+        files.push(file);
+        accuracy = accuracy.or(found);
+    }
+    Ok((files, accuracy))
+}
+
 /// Imports the model; where it leaves dimensions open, once more with shapes that may do, so that all else can be said.
 fn read(request: &CompileRequest, deny: &[String]) -> Read {
     let costed = |graph: Graph| {
         let cost = cost::cost(&graph);
         (graph, cost)
     };
-    let mut findings = match import::import(&request.model, &request.inputs, deny) {
-        Ok(Imported { graph, notes, .. }) => {
-            let (wrong, said) = state::look(&request.inputs, &graph, &request.runtime.sequences);
+    let mut findings = match import_all(request, deny) {
+        Ok((graphs, notes)) => {
+            let look = |graph| state::look(&request.inputs, graph, &request.runtime.sequences);
+            let (wrong, said) = graphs.first().map(look).unwrap_or_default();
             let notes = notes.into_iter().chain(said).collect();
             let findings = Findings { inputs: wrong, ..Findings::default() };
-            return Read { graph: Some(costed(graph)), notes, findings };
+            return Read { graphs: graphs.into_iter().map(costed).collect(), notes, findings };
         }
         Err(findings) => *findings,
     };
-    let (mut graph, mut notes) = (None, Vec::new());
+    let (mut graphs, mut notes) = (Vec::new(), Vec::new());
+    // Of several shapes the first.
+    let given = buckets::inputs_of(&request.inputs).ok().and_then(|all| all.into_iter().next());
+    let given = given.unwrap_or_else(|| request.inputs.clone());
     if !findings.open.is_empty() {
         let open = std::mem::take(&mut findings.open);
         for suggested in import::suggestions(&open) {
             // Wrong inputs, or a model that contradicts itself, are not mended by any numbers.
             let hopeless = !findings.inputs.is_empty() || !findings.invalid.is_empty() || !findings.opsets.is_empty();
-            let inputs: Vec<_> = request
-                .inputs
-                .iter()
-                .filter(|i| i.shape.is_some() || i.value.is_some())
-                .chain(&suggested)
-                .cloned()
-                .collect();
+            let inputs: Vec<_> =
+                given.iter().filter(|i| i.shape.is_some() || i.value.is_some()).chain(&suggested).cloned().collect();
             let found = if hopeless { None } else { Some(import::import(&request.model, &inputs, deny)) };
             let first = findings.suggested.is_empty();
             match found {
                 Some(Ok(imported)) => {
-                    (graph, notes) = (Some(costed(imported.graph)), imported.notes);
+                    (graphs, notes) = (vec![costed(imported.graph)], imported.notes);
                     (findings.suggested, findings.tried) = (suggested, true);
                     // What the census counted in branches that are not taken does not count.
                     findings.unsupported.clear();
@@ -176,13 +227,33 @@ fn read(request: &CompileRequest, deny: &[String]) -> Read {
             }
         }
         findings.open = open;
-        if let Some((graph, _)) = &graph {
+        if let Some((graph, _)) = graphs.first() {
             let (wrong, said) = state::look(&request.inputs, graph, &request.runtime.sequences);
             findings.inputs.extend(wrong);
             notes.extend(said);
         }
     }
-    Read { graph, notes, findings }
+    Read { graphs, notes, findings }
+}
+
+/// The model for each of its shapes.
+fn import_all(request: &CompileRequest, deny: &[String]) -> Result<(Vec<Graph>, Vec<String>), Box<Findings>> {
+    let wrong = |why: String| Box::new(Findings { inputs: vec![why], ..Findings::default() });
+    let (mut graphs, mut all): (Vec<Graph>, Vec<String>) = (Vec::new(), Vec::new());
+    for (n, inputs) in buckets::inputs_of(&request.inputs).map_err(wrong)?.iter().enumerate() {
+        let Imported { graph, notes, .. } = import::import(&request.model, inputs, deny).map_err(|mut findings| {
+            if n > 0 {
+                // The first was good: it is this one's numbers that do not work out.
+                let each = findings.invalid.iter_mut().chain(&mut findings.inputs);
+                each.for_each(|said| *said = format!("with number {} of the shapes: {said}", n + 1));
+            }
+            findings
+        })?;
+        graphs.push(graph);
+        all.extend(notes.into_iter().filter(|note| !all.contains(note)).collect::<Vec<_>>());
+    }
+    buckets::alike(&graphs).map_err(wrong)?;
+    Ok((graphs, all))
 }
 
 /// What findings say, without numbers.
@@ -244,7 +315,8 @@ fn plan<'r>(
     read: &'r Read,
 ) -> Result<(Compiled<'r>, Verdict), Box<Verdict>> {
     let nothing_wrong = read.findings.is_empty();
-    let Some((graph, cost)) = &read.graph else {
+    let graphs: Vec<&Graph> = read.graphs.iter().map(|(graph, _)| graph).collect();
+    let Some(graph) = graphs.first().copied() else {
         let mut verdict = refused(request, read);
         verdict.unknown = unknown(&read.findings);
         for line in &verdict.unknown {
@@ -252,7 +324,7 @@ fn plan<'r>(
         }
         return Err(Box::new(verdict));
     };
-    let lowered = match lower(graph, target) {
+    let lowered = match lower_entries(&graphs, target) {
         Ok(lowered) => lowered,
         Err(LowerError::TooLarge { what, bytes }) => {
             let message = format!("The model needs {what} of {}; the plan format ends below 2 GiB.", mebibytes(bytes));
@@ -280,7 +352,7 @@ fn plan<'r>(
         }
     };
     let carried = state::memory(&request.inputs, graph, &request.runtime.sequences);
-    let mut verdict = judge(target, &request.runtime, &lowered, cost, carried, &read.notes);
+    let mut verdict = judge(target, &request.runtime, &lowered, &read.graphs, carried, &read.notes);
     if !nothing_wrong {
         // Numbers of the suggested shapes, or of a model whose state cannot be carried as it is asked.
         let with = if read.findings.open.is_empty() { "Otherwise" } else { "With these shapes" };
@@ -294,7 +366,13 @@ fn plan<'r>(
             ..verdict
         };
     }
-    Ok((Compiled { graph, lowered, cost: *cost }, verdict))
+    let compiled = Compiled { graph, graphs: &read.graphs, lowered };
+    if let Err(why) = buckets::padding_fits(&contract(request, &compiled, &verdict, None)) {
+        let said = if verdict.fits { String::new() } else { format!("\n{}", verdict.message) };
+        verdict = no_padding(verdict, &why);
+        verdict.message.push_str(&said);
+    }
+    Ok((compiled, verdict))
 }
 
 fn contract(
@@ -334,5 +412,6 @@ fn contract(
         verification,
         batch,
         state: state::of(&request.inputs, graph, &request.runtime.sequences),
+        buckets: buckets::buckets(request, compiled.graphs),
     }
 }

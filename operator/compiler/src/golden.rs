@@ -10,7 +10,9 @@ use crate::ir::{DType, Data, Graph, Tensor};
 /// Most work that making one golden file may be, in floating-point operations: minutes of the scalar evaluator.
 const MAX_WORK: u64 = 300_000_000_000;
 /// Vectors that are made for a small model.
-const MADE: u64 = 8;
+pub(crate) const MADE: u64 = 8;
+/// The same where several shapes have vectors of their own.
+pub(crate) const MADE_OF_SEVERAL: u64 = 4;
 /// Work that is spent on vectors of our own, unless one alone is more.
 const MADE_WORK: u64 = 4_000_000_000;
 
@@ -35,17 +37,28 @@ pub(crate) fn accuracy(tally: &Tally, contract: &Contract) -> Accuracy {
     }
 }
 
-/// The bundle's golden file, for a model of `flop` operations; with what the user's vectors said of the model.
-pub(crate) fn golden(
-    graph: &Graph,
-    contract: &Contract,
-    user: Option<&[u8]>,
-    model: &[u8],
-    flop: u64,
-) -> Result<(Vec<u8>, Option<Accuracy>), Refusal> {
+/// What the golden file of one entry is made for.
+pub(crate) struct Subject<'s> {
+    pub(crate) graph: &'s Graph,
+    /// Of this entry alone.
+    pub(crate) contract: &'s Contract,
+    /// The ONNX file, by which inputs are seeded.
+    pub(crate) model: &'s [u8],
+    /// Operations of one inference.
+    pub(crate) flop: u64,
+    /// Inputs that say what of others is real: made ones are 1 for some beginning of the tensor, and 0 behind it.
+    pub(crate) masks: &'s [String],
+    /// Bytes that the file may have.
+    pub(crate) room: usize,
+    /// Most vectors that are made.
+    pub(crate) most: u64,
+}
+
+/// The golden file of an entry; with what the user's vectors said of the model.
+pub(crate) fn golden(of: &Subject<'_>, user: Option<&[u8]>) -> Result<(Vec<u8>, Option<Accuracy>), Refusal> {
     match user {
-        Some(bytes) => judged(graph, contract, bytes, flop).map(|(golden, accuracy)| (golden, Some(accuracy))),
-        None => made(graph, contract, Digest::of(model), flop).map(|golden| (golden, None)),
+        Some(bytes) => judged(of.graph, of.contract, bytes, of.flop).map(|(golden, accuracy)| (golden, Some(accuracy))),
+        None => made(of).map(|golden| (golden, None)),
     }
 }
 
@@ -102,19 +115,24 @@ fn judged(graph: &Graph, contract: &Contract, bytes: &[u8], flop: u64) -> Result
     Ok((golden.with_outputs(contract, &stacked), accuracy))
 }
 
-fn made(graph: &Graph, contract: &Contract, seed: Digest, flop: u64) -> Result<Vec<u8>, Refusal> {
+fn made(of: &Subject<'_>) -> Result<Vec<u8>, Refusal> {
+    let Subject { graph, contract, flop, .. } = *of;
     let bytes = |specs: &[TensorSpec]| specs.iter().filter_map(TensorSpec::bytes).sum::<u64>();
     let each = (bytes(&contract.inputs) + bytes(&contract.outputs)).max(1);
     // The header takes less than 64 KiB of the limit with 64 inputs and outputs.
-    let fit = (golden::MAX_GOLDEN_BYTES as u64 - (1 << 16)) / each;
+    let fit = (of.room as u64).saturating_sub(1 << 16) / each;
     if fit == 0 {
+        let left = match of.room {
+            golden::MAX_GOLDEN_BYTES => String::new(),
+            room => format!(", of which {room} are left for this shape: give fewer golden vectors, or fewer shapes"),
+        };
         return Err(Refusal::Invalid(format!(
-            "Inputs and outputs of one inference are {each} bytes; golden vectors hold at most {}.",
+            "Inputs and outputs of one inference are {each} bytes; golden vectors hold at most {}{left}.",
             golden::MAX_GOLDEN_BYTES
         )));
     }
-    let wanted = MADE.min(fit).min(MADE_WORK / flop.max(1)).max(1);
-    let mut random = Random::new(&seed);
+    let wanted = of.most.min(fit).min(MADE_WORK / flop.max(1)).max(1);
+    let mut random = Random::new(&Digest::of(of.model));
     let mut inputs: Vec<Vec<u8>> = vec![Vec::new(); contract.inputs.len()];
     let mut outputs: Vec<Vec<u8>> = vec![Vec::new(); contract.outputs.len()];
     let mut count = 0;
@@ -126,7 +144,14 @@ fn made(graph: &Graph, contract: &Contract, seed: Digest, flop: u64) -> Result<V
         let tensors: Vec<Tensor> = graph
             .inputs
             .iter()
-            .map(|id| random.tensor(graph.value(*id).dtype, &graph.value(*id).shape, attempt))
+            .map(|id| {
+                let value = graph.value(*id);
+                if of.masks.contains(&value.name) {
+                    mask(value.dtype, &value.shape, attempt)
+                } else {
+                    random.tensor(value.dtype, &value.shape, attempt)
+                }
+            })
             .collect();
         let results = run(graph, &tensors)?;
         if !all_finite(&results) {
@@ -152,6 +177,19 @@ fn made(graph: &Graph, contract: &Contract, seed: Digest, flop: u64) -> Result<V
     let tensors: Vec<(String, DataType, Vec<u64>, &[u8])> =
         named.zip(inputs.iter().chain(&outputs)).map(|((n, d, s), bytes)| (n, d, s, bytes.as_slice())).collect();
     Ok(golden::write(&tensors))
+}
+
+/// Ones, by turns everywhere and in the first half of the last axis; zeros behind them.
+fn mask(dtype: DType, shape: &[usize], attempt: u64) -> Tensor {
+    let row = shape.last().copied().unwrap_or(1);
+    let real = if attempt.is_multiple_of(2) { row } else { row.div_ceil(2) };
+    let cells = (0..shape.iter().product::<usize>()).map(|n| i64::from(n % row.max(1) < real));
+    let data = match dtype {
+        DType::F32 | DType::F16 | DType::BF16 => Data::F32(cells.map(|n| n as f32).collect()),
+        DType::F64 => Data::F64(cells.map(|n| n as f64).collect()),
+        _ => Data::Int(cells.collect()),
+    };
+    Tensor { dtype, shape: shape.to_vec(), data }
 }
 
 /// splitmix64 (Steele, Lea, Flood 2014), seeded by a digest.

@@ -1,7 +1,10 @@
 //! Numbers of a plan on a target, and every limit that they break.
 
+use std::collections::BTreeMap;
+
+use crate::ir::Graph;
 use crate::lower::Lowered;
-use crate::{MemoryNeed, RuntimeLimits, TargetSpec, Verdict, VerdictReason, cost};
+use crate::{MemoryNeed, RuntimeLimits, ShapeNeed, TargetSpec, Verdict, VerdictReason, cost};
 
 /// Shortest deadline that is derived: a small busy machine takes a process off the CPU for tenths of a second.
 const MIN_DEADLINE_MILLIS: f64 = 500.0;
@@ -51,6 +54,11 @@ fn derived_deadline(predicted: f64, gflop: f64) -> u64 {
     (predicted * DEADLINE_FACTOR).clamp(MIN_DEADLINE_MILLIS, MAX_DEADLINE_MILLIS).ceil() as u64
 }
 
+fn shapes(graph: &Graph) -> BTreeMap<String, Vec<u64>> {
+    let inputs = graph.inputs.iter().map(|id| graph.value(*id));
+    inputs.map(|value| (value.name.clone(), value.shape.iter().map(|d| *d as u64).collect())).collect()
+}
+
 fn memory(target: &TargetSpec, runtime: &RuntimeLimits, lowered: &Lowered, carried: u64) -> MemoryNeed {
     let (plan, weights) = (lowered.plan.len() as u64, lowered.weights.len() as u64);
     let instance_bytes = memory_needed(plan, weights, lowered.arena_bytes);
@@ -75,12 +83,24 @@ pub(crate) fn judge(
     target: &TargetSpec,
     runtime: &RuntimeLimits,
     lowered: &Lowered,
-    cost: &cost::Cost,
+    graphs: &[(Graph, cost::Cost)],
     carried: u64,
     notes: &[String],
 ) -> Verdict {
     let need = memory(target, runtime, lowered, carried);
-    let predicted = predict(cost, lowered.gflop, target.gflops, target.memory_bandwidth);
+    let shapes: Vec<ShapeNeed> = graphs
+        .iter()
+        .zip(&lowered.gflop)
+        .map(|((graph, cost), gflop)| ShapeNeed {
+            inputs: shapes(graph),
+            gflop: *gflop,
+            predicted_latency_millis: predict(cost, *gflop, target.gflops, target.memory_bandwidth),
+        })
+        .collect();
+    // Of the largest shape.
+    let predicted = shapes.iter().map(|shape| shape.predicted_latency_millis).fold(0.0, f64::max);
+    let gflop = lowered.gflop.iter().copied().fold(0.0, f64::max);
+    let shapes = if shapes.len() > 1 { shapes } else { Vec::new() };
     let mut reason = VerdictReason::Fits;
     let mut lines = Vec::new();
     let mut notes = notes.to_vec();
@@ -131,7 +151,7 @@ pub(crate) fn judge(
         lines.push(format!(
             "One inference is predicted to take {predicted:.1} ms on {} ({:.3} GFLOP at {:.2} GFLOP/s); runtime.deadline is \
              {deadline} ms.",
-            target.name, lowered.gflop, target.gflops
+            target.name, gflop, target.gflops
         ));
     }
     if reason == VerdictReason::Fits {
@@ -141,17 +161,22 @@ pub(crate) fn judge(
             target.name,
             mebibytes(need.instance_bytes),
             mebibytes(need.serving_bytes),
-            lowered.gflop
+            gflop
         ));
+    }
+    if !shapes.is_empty() {
+        let each: Vec<String> = shapes.iter().map(|shape| format!("- {shape}")).collect();
+        lines.push(format!("Shapes, of which a request takes the smallest that fits:\n{}", each.join("\n")));
     }
     lines.extend(notes.iter().map(|note| format!("Note: {note}.")));
     Verdict {
         peak_memory_bytes: need.instance_bytes,
         memory: Some(need),
         size_bytes: (lowered.plan.len() + lowered.weights.len()) as u64,
-        gflop: lowered.gflop,
+        gflop,
         predicted_latency_millis: predicted,
-        deadline_millis: runtime.deadline_millis.unwrap_or_else(|| derived_deadline(predicted, lowered.gflop)),
+        shapes,
+        deadline_millis: runtime.deadline_millis.unwrap_or_else(|| derived_deadline(predicted, gflop)),
         notes,
         ..Verdict::new(reason, lines.join("\n"))
     }

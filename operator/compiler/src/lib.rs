@@ -7,6 +7,7 @@
 mod api;
 pub mod archive;
 mod batch;
+mod buckets;
 pub mod cost;
 mod drive;
 pub mod eval;

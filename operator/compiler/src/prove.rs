@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ballast_bundle::{Contract, Golden, Tally};
-use ballast_sandbox::{Engine, EngineProfile, Program, ProgramSpec, Weights};
+use ballast_sandbox::{Answer, Engine, EngineProfile, Instance, Program, ProgramSpec, Weights};
 use serde::{Deserialize, Serialize};
 
 use crate::Accuracy;
+use crate::buckets::each_filled_up;
 use crate::golden::accuracy;
 
 /// A host may be slower than the target, and it is not a gateway: no deadline is judged here, only that it ends.
@@ -68,8 +69,8 @@ pub fn prove(request: &ProveRequest) -> Proved {
         Ok(contract) => contract,
         Err(e) => return failed(format!("the contract cannot be read: {e}")),
     };
-    let golden = match Golden::of_bundle(&request.golden, &contract) {
-        Ok(golden) => golden,
+    let goldens = match Golden::of_entries(&request.golden, &contract) {
+        Ok(goldens) => goldens,
         Err(e) => return failed(e.to_string()),
     };
     let engine = match Engine::new(&EngineProfile::host()) {
@@ -95,31 +96,52 @@ pub fn prove(request: &ProveRequest) -> Proved {
         Ok(program) => program,
         Err(e) => return failed(e.to_string()),
     };
+    let more: Vec<_> = (1..contract.entries()).map(|n| contract.entry(n)).collect();
+    if let Err(e) = program.has_entries(&more) {
+        return failed(e.to_string());
+    }
     let mut instance = match program.instantiate() {
         Ok(instance) => instance,
         Err(e) => return failed(e.to_string()),
     };
-    let mut tally = Tally::default();
-    let mut best = Duration::MAX;
-    for vector in 0..golden.len() {
-        let inputs: Option<Vec<&[u8]>> = contract.inputs.iter().map(|t| golden.input(vector, &t.name)).collect();
-        let Some(inputs) = inputs else { return failed(format!("golden vector {vector} lacks an input")) };
-        let answer = match instance.infer(&inputs, DEADLINE) {
-            Ok(answer) => answer,
-            Err(fault) => return failed(format!("golden vector {vector}: {fault}")),
-        };
-        best = best.min(answer.compute);
-        let outputs: Vec<_> = contract.outputs.iter().zip(answer.outputs.iter().map(Vec::as_slice)).collect();
-        tally.add(golden.check(vector, &outputs, &contract));
-    }
-    match tally.judge(&contract) {
-        Ok(()) => Proved::Reproduced {
-            vectors: tally.vectors(),
-            best_micros: u64::try_from(best.as_micros()).unwrap_or(u64::MAX),
-            proof: accuracy(&tally, &contract),
-        },
+    match every_vector(&mut instance, &contract, &goldens) {
+        Ok(proved) => proved,
         Err(message) => failed(message),
     }
+}
+
+/// Every vector of every entry, and filled up for the larger ones where requests may be.
+fn every_vector(instance: &mut Instance, contract: &Contract, goldens: &[Golden]) -> Result<Proved, String> {
+    let (mut vectors, mut best, mut proof) = (0, Duration::MAX, None);
+    for (n, golden) in goldens.iter().enumerate() {
+        let own = contract.of_entry(n);
+        let within = |message: String| if goldens.len() == 1 { message } else { format!("shape {}: {message}", n + 1) };
+        let mut tally = Tally::default();
+        for vector in 0..golden.len() {
+            let inputs: Option<Vec<&[u8]>> = own.inputs.iter().map(|t| golden.input(vector, &t.name)).collect();
+            let inputs = inputs.ok_or_else(|| within(format!("golden vector {vector} lacks an input")))?;
+            let answer = run(instance, n, &inputs).map_err(|e| within(format!("golden vector {vector}: {e}")))?;
+            if n == 0 {
+                best = best.min(answer.compute);
+            }
+            let outputs: Vec<_> = own.outputs.iter().zip(answer.outputs.iter().map(Vec::as_slice)).collect();
+            tally.add(golden.check(vector, &outputs, &own));
+        }
+        tally.judge(&own).map_err(within)?;
+        vectors += tally.vectors();
+        proof.get_or_insert_with(|| accuracy(&tally, &own));
+    }
+    each_filled_up(contract, goldens, usize::MAX, |entry, inputs| {
+        let inputs: Vec<&[u8]> = inputs.iter().map(Vec::as_slice).collect();
+        run(instance, entry, &inputs).map(|answer| answer.outputs)
+    })?;
+    let best_micros = u64::try_from(best.as_micros()).unwrap_or(u64::MAX);
+    let proof = proof.ok_or("there are no golden vectors")?;
+    Ok(Proved::Reproduced { vectors, best_micros, proof })
+}
+
+fn run(instance: &mut Instance, entry: usize, inputs: &[&[u8]]) -> Result<Answer, String> {
+    instance.infer_entry(entry, inputs, DEADLINE).map_err(|fault| fault.to_string())
 }
 
 mod base64_bytes {

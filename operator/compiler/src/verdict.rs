@@ -1,6 +1,8 @@
 //! What is said of a model and a target before a byte is shipped: everything at once, in numbers for programs and in sentences
 //! for people.
 
+use std::collections::BTreeMap;
+
 use ballast_bundle::{Deviation, GoldenMatch};
 use serde::{Deserialize, Serialize};
 
@@ -98,6 +100,29 @@ pub struct MemoryNeed {
     pub target_bytes: u64,
 }
 
+/// One of several shapes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ShapeNeed {
+    /// Shapes by input.
+    pub inputs: BTreeMap<String, Vec<u64>>,
+    /// 10⁹ f32 operations per inference.
+    pub gflop: f64,
+    /// 0 when the target's speed is not known.
+    pub predicted_latency_millis: f64,
+}
+
+impl std::fmt::Display for ShapeNeed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let inputs: Vec<String> = self.inputs.iter().map(|(name, shape)| format!("{name} {shape:?}")).collect();
+        write!(f, "{}: {:.4} GFLOP", inputs.join(" with "), self.gflop)?;
+        if self.predicted_latency_millis > 0.0 {
+            write!(f, ", {:.2} ms predicted", self.predicted_latency_millis)?;
+        }
+        Ok(())
+    }
+}
+
 /// How near answers come to golden vectors.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -173,6 +198,10 @@ pub struct Verdict {
     pub gflop: f64,
     /// From `gflop`, bytes moved and the target's speed; 0 when that is not known.
     pub predicted_latency_millis: f64,
+    /// Work and time of each shape where there are several, in the order of `spec.model.inputs[].shapes`; the numbers above are
+    /// those of the largest.
+    #[serde(default)]
+    pub shapes: Vec<ShapeNeed>,
     /// From dequeue to answer, as given or derived from the predicted time; 0 when there is no prediction.
     #[serde(default)]
     pub deadline_millis: u64,
@@ -207,6 +236,7 @@ impl Verdict {
             size_bytes: 0,
             gflop: 0.0,
             predicted_latency_millis: 0.0,
+            shapes: Vec::new(),
             deadline_millis: 0,
             accuracy: None,
             proof: None,

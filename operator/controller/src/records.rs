@@ -66,6 +66,9 @@ pub struct TargetBuild {
     /// On this target's figures.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub predicted_latency_millis: Option<f64>,
+    /// Of each of several shapes, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shapes: Vec<String>,
     /// With every instance and the spare.
     #[serde(default)]
     pub serving_memory_bytes: u64,

@@ -178,6 +178,16 @@ impl Wanted {
                     value: input.value.as_ref().map(|v| v.iter().map(|n| *n as f64).collect()),
                     batch_axis: input.batch_axis.and_then(|axis| u32::try_from(axis).ok()),
                     state: input.state.as_ref().map(state),
+                    shapes: input
+                        .shapes
+                        .iter()
+                        .flatten()
+                        .map(|s| s.iter().map(|d| u64::try_from(*d).unwrap_or(0)).collect())
+                        .collect(),
+                    padding: input
+                        .padding
+                        .as_ref()
+                        .map(|p| ballast_compiler::InputPadding { mask: p.mask.clone(), value: p.value }),
                 })
                 .collect(),
             golden: golden.map(|g| self::source("verification.golden.source", &g.source)).transpose()?,

@@ -117,3 +117,34 @@ fn from_pytorch_to_a_fleet() {
         said.lines().any(|line| line.contains("Normal") && line.contains("Fits") && line.contains("default/digits"))
     );
 }
+
+#[test]
+fn from_scikit_learn_to_a_fleet() {
+    let said = Page::new(Vec::new()).read("scikit-learn-to-fleet.md");
+    for words in [
+        "cortex-a76  Fits",
+        "1.0.0 Active",
+        "parts 1.0.0, answered by active",
+        "as scikit-learn says, within 1e-5",
+        "input \"alloy\" is a tensor of strings; encode them before the request",
+        "exit code 3",
+    ] {
+        assert!(said.contains(words), "{words:?} is not in\n{said}");
+    }
+}
+
+#[test]
+fn requests_of_several_lengths() {
+    let said = Page::new(Vec::new()).read("several-lengths.md");
+    for words in [
+        "cortex-a76  Fits",
+        "with input_ids [1, 128]: 0.0",
+        "1.0.0 Active",
+        "\n1 tokens: as ONNX Runtime says",
+        "\n128 tokens: as ONNX Runtime says",
+        "400 the model takes input_ids [1, 32] with attention_mask [1, 32], or input_ids [1, 8] with attention_mask [1, 8], or \
+         input_ids [1, 128] with attention_mask [1, 128] (shorter ones",
+    ] {
+        assert!(said.contains(words), "{words:?} is not in\n{said}");
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use ballast_bundle::{Batch, Contract, ReleaseNumber, TensorSpec};
+use ballast_bundle::{Contract, ReleaseNumber, TensorSpec};
 use bytes::Bytes;
 use serde_json::{Value, json};
 
@@ -33,8 +33,8 @@ fn valid<'b>(
     }
 }
 
-/// The protocol's answer to an inference; with the rows that it was of, where the model takes several, and with what there is to
-/// say of its sequence.
+/// The protocol's answer to an inference; outputs have these shapes, but for those that count their rows. `told` is what
+/// there is to say of its sequence.
 #[allow(clippy::too_many_arguments)] // all that an answer says of itself
 pub(crate) fn write(
     contract: &Contract,
@@ -43,7 +43,7 @@ pub(crate) fn write(
     id: Option<&str>,
     wanted: &[(usize, bool)],
     outputs: &[Vec<u8>],
-    rows: Option<(&Batch, u64)>,
+    shapes: &[Vec<u64>],
     told: Option<&Told>,
 ) -> Body {
     let mut text = String::with_capacity(512);
@@ -78,11 +78,8 @@ pub(crate) fn write(
         if !std::mem::take(&mut first) {
             text.push(',');
         }
-        let (mut shape, bytes) = valid(contract, spec, bytes, outputs);
-        let extent = rows.and_then(|(batch, rows)| Some((shape.get_mut(*batch.outputs.get(*n)? as usize)?, rows)));
-        if let Some((extent, rows)) = extent {
-            *extent = rows;
-        }
+        let shape = shapes.get(*n).unwrap_or(&spec.shape).clone();
+        let (shape, bytes) = valid(contract, &TensorSpec { shape, ..spec.clone() }, bytes, outputs);
         let (name, shape) = (json!(spec.name), json!(shape));
         text.push_str(&format!(
             "{{\"name\":{name},\"datatype\":\"{}\",\"shape\":{shape},",
@@ -129,7 +126,7 @@ mod tests {
                 None,
                 &[(0, binary)],
                 &outputs,
-                None,
+                &[vec![2, 3], vec![]],
                 None,
             )
         };

@@ -1,7 +1,7 @@
 //! What is served, in the protocol's words.
 
 use ballast_bundle::{Contract, State, StateInput, TensorSpec};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{Route, numbers};
 
@@ -17,22 +17,36 @@ pub(super) fn index(served: &[(String, Route)], coming: &[String]) -> Value {
     served.iter().map(ready).chain(coming.iter().map(loading)).collect()
 }
 
-/// `GET v2/models/{model}`. The versions are those that can be asked for by name; tensors are those that clients send and get.
+/// `GET v2/models/{model}`. The versions are those that can be asked for by name; tensors are those that clients send and get. Where
+/// there are several shapes, parameters list them, and the inputs that may be shorter.
 pub(super) fn metadata(route: &Route) -> Value {
     let contract = &route.primary.contract;
     let tensors = |specs: &[TensorSpec], axes: Vec<Option<u32>>, clients: &dyn Fn(&TensorSpec) -> bool| -> Value {
         let tensor = |(t, axis): (&TensorSpec, Option<u32>)| json!({"name": t.name, "datatype": numbers::name(t.datatype), "shape": dims(t, axis)});
-        specs.iter().zip(axes).filter(|(t, _)| clients(t)).map(tensor).collect()
+        open(contract, specs).iter().zip(axes).filter(|(t, _)| clients(t)).map(tensor).collect()
     };
     let mut versions = vec![&contract.version];
     versions.extend(route.backup.iter().map(|b| &b.contract.version).filter(|v| **v != contract.version));
-    json!({
+    let mut said = json!({
         "name": contract.model,
         "versions": versions,
         "platform": "ballast_plan",
         "inputs": tensors(&contract.inputs, input_axes(contract), &|t| contract.state_input(&t.name).is_none()),
         "outputs": tensors(&contract.outputs, output_axes(contract), &|t| !contract.is_state_output(&t.name)),
-    })
+    });
+    if let (Some(buckets), Some(said)) = (&contract.buckets, said.as_object_mut()) {
+        let by_name =
+            |specs: Vec<TensorSpec>| specs.into_iter().map(|t| (t.name, json!(t.shape))).collect::<Map<_, _>>();
+        let entry = |n: usize| {
+            let (inputs, outputs) = contract.entry(n);
+            json!({"inputs": by_name(inputs), "outputs": by_name(outputs)})
+        };
+        let shapes: Vec<Value> = (0..contract.entries()).map(entry).collect();
+        let padded = contract.inputs.iter().zip(&buckets.padding).filter(|(_, padding)| padding.is_some());
+        let padded: Vec<&str> = padded.map(|(t, _)| t.name.as_str()).collect();
+        said.insert("parameters".to_owned(), json!({"shapes": shapes, "padded": padded}));
+    }
+    said
 }
 
 /// What tritonclient's `/config` reads: names, types and dimensions.
@@ -46,7 +60,7 @@ pub(super) fn config(contract: &Contract) -> Value {
             let dims = if first { dims.get(1..).unwrap_or_default() } else { &dims };
             json!({"name": t.name, "data_type": format!("TYPE_{}", numbers::name(t.datatype)), "dims": dims})
         };
-        specs.iter().zip(axes).filter(|(t, _)| clients(t)).map(tensor).collect()
+        open(contract, specs).iter().zip(axes).filter(|(t, _)| clients(t)).map(tensor).collect()
     };
     let max = contract.batch.as_ref().filter(|_| first).map_or(0, |batch| batch.max);
     let mut config = json!({
@@ -89,10 +103,32 @@ fn output_axes(contract: &Contract) -> Vec<Option<u32>> {
     )
 }
 
+/// Inputs or outputs, with -1 (here: the largest number there is) for every extent that is not the same in all shapes.
+fn open(contract: &Contract, specs: &[TensorSpec]) -> Vec<TensorSpec> {
+    let mut specs = specs.to_vec();
+    for n in 1..contract.entries() {
+        let (inputs, outputs) = contract.entry(n);
+        for spec in &mut specs {
+            let same = |t: &&TensorSpec| t.name == spec.name && t.shape.len() == spec.shape.len();
+            let Some(other) = inputs.iter().chain(&outputs).find(same) else { continue };
+            let extents = spec.shape.iter_mut().zip(&other.shape);
+            extents.filter(|(mine, other)| mine != other).for_each(|(mine, _)| *mine = OPEN);
+        }
+    }
+    specs
+}
+
+/// An extent that depends on the request.
+const OPEN: u64 = u64::MAX;
+
 /// Dimensions in the protocol's words: -1 is as many as the client sends, or as each answer has of its own.
 fn dims(spec: &TensorSpec, axis: Option<u32>) -> Vec<i64> {
     let extent = |(i, d): (usize, &u64)| {
-        if axis.is_some_and(|axis| axis as usize == i) { -1 } else { i64::try_from(*d).unwrap_or(i64::MAX) }
+        if *d == OPEN || axis.is_some_and(|axis| axis as usize == i) {
+            -1
+        } else {
+            i64::try_from(*d).unwrap_or(i64::MAX)
+        }
     };
     spec.shape.iter().enumerate().map(extent).collect()
 }

@@ -5,13 +5,12 @@ use std::time::{Duration, Instant};
 
 use ballast_bundle::protocol::FailureReason;
 use ballast_sandbox::{Answer, Fault};
-use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::sequence::{Step, Told};
 use super::{AnsweredBy, Route, Router};
 use crate::driver::Input;
-use crate::loaded::{Busy, Loaded};
+use crate::loaded::{Busy, Loaded, Question};
 use crate::metrics::{Metrics, micros};
 
 /// A request that failed on one release and finds the other's queue full waits so long for its turn.
@@ -63,14 +62,17 @@ impl Context {
         self,
         mut route: Route,
         mut by: AnsweredBy,
-        inputs: Vec<Bytes>,
+        question: Question,
     ) -> Result<Answered, NoAnswer> {
         loop {
             let started = Instant::now();
-            match route.primary.infer(self.fed(&route.primary, &inputs), route.stand_in().is_some(), self.expires).await
+            match route
+                .primary
+                .infer(self.fed(&route.primary, &question), route.stand_in().is_some(), self.expires)
+                .await
             {
                 Ok(Ok(answer)) => return Ok(self.counted(route.primary, answer, by, started)),
-                Ok(Err(fault)) => return self.failed(route, fault, &inputs, started.elapsed()).await,
+                Ok(Err(fault)) => return self.failed(route, fault, &question, started.elapsed()).await,
                 Err(Busy::Expired) => return Err(NoAnswer::Expired),
                 // Another release would begin the sequence anew: who comes again loses nothing.
                 Err(Busy::QueueFull) if self.step.is_some() => return Err(NoAnswer::QueueFull),
@@ -113,7 +115,7 @@ impl Context {
         &self,
         route: Route,
         fault: Fault,
-        inputs: &[Bytes],
+        question: &Question,
         after: Duration,
     ) -> Result<Answered, NoAnswer> {
         let detected = Instant::now();
@@ -142,7 +144,7 @@ impl Context {
             return Err(NoAnswer::Failed(format!("release {version} failed: {fault}{why}")));
         };
         let started = Instant::now();
-        match self.in_turn(primary, backup, inputs).await {
+        match self.in_turn(primary, backup, question).await {
             Some((backup, Ok(answer))) => {
                 blame(fault, Some(micros(detected.elapsed())));
                 self.metrics.fallback_answer();
@@ -170,10 +172,10 @@ impl Context {
         &self,
         failed: &Arc<Loaded>,
         mut backup: Arc<Loaded>,
-        inputs: &[Bytes],
+        question: &Question,
     ) -> Option<(Arc<Loaded>, Result<Answer, Fault>)> {
         for _ in 0..TURNS {
-            match backup.infer(self.fed(&backup, inputs), false, None).await {
+            match backup.infer(self.fed(&backup, question), false, None).await {
                 Ok(result) => return Some((backup, result)),
                 Err(Busy::QueueFull) => tokio::time::sleep(TURN).await,
                 Err(Busy::Expired) => return None,

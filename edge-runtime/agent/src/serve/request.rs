@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 
 use super::numbers;
 use super::sequence::Ask;
+use crate::loaded::Question;
 
 /// Tensors that one request names at most.
 const MAX_TENSORS: usize = 64;
@@ -92,7 +93,11 @@ const MAX_HEAD: u64 = 64 << 10;
 
 /// Bytes of the longest request that a contract needs, be it in JSON or binary.
 pub(crate) fn longest(contract: &Contract) -> u64 {
-    let elements = contract.inputs.iter().map(|t| t.elements().unwrap_or(u64::MAX)).fold(0, u64::saturating_add);
+    let elements = |n: usize| {
+        let (inputs, _) = contract.entry(n);
+        inputs.iter().map(|t| t.elements().unwrap_or(u64::MAX)).fold(0, u64::saturating_add)
+    };
+    let elements = (0..contract.entries()).map(elements).max().unwrap_or(0);
     let rows = contract.batch.as_ref().map_or(1, |batch| u64::from(batch.max));
     elements.saturating_mul(rows).saturating_mul(MAX_ELEMENT).saturating_add(MAX_HEAD)
 }
@@ -102,10 +107,13 @@ pub(crate) fn longest(contract: &Contract) -> u64 {
 pub(crate) struct Inference {
     /// Echoed.
     pub(crate) id: Option<String>,
-    /// In the contract's order, all rows of each; empty where the gateway fills it in.
-    pub(crate) inputs: Vec<Bytes>,
+    /// Inputs in the contract's order, all rows of each, filled up where they were shorter than their entry's; empty where the
+    /// gateway fills them in.
+    pub(crate) question: Question,
     /// How many rows the inputs with a batch axis have; 1 where the contract has none.
     pub(crate) rows: u64,
+    /// Shapes of the answer, one per output of the contract; what lies beyond them answers what was filled up.
+    pub(crate) shapes: Vec<Vec<u64>>,
     /// Index into the contract's outputs, and whether it is wanted as raw bytes.
     pub(crate) outputs: Vec<(usize, bool)>,
     /// Its place in a sequence, of a model that carries state.
@@ -131,6 +139,7 @@ pub(crate) fn read(body: &Bytes, header: Option<usize>, contract: &Contract) -> 
     let mut inputs: Vec<Option<Bytes>> = vec![None; contract.inputs.len()];
     let mut at = length;
     let mut rows: Option<(&str, u64)> = None;
+    let bucket = contract.buckets.as_ref().map(|_| bucket(&wire.inputs, contract)).transpose()?;
     for input in &wire.inputs {
         let found = contract.inputs.iter().position(|t| t.name == input.name);
         let Some((n, place, spec)) = found.and_then(|n| Some((n, inputs.get_mut(n)?, contract.inputs.get(n)?))) else {
@@ -147,7 +156,11 @@ pub(crate) fn read(body: &Bytes, header: Option<usize>, contract: &Contract) -> 
         if place.is_some() {
             return Err(format!("input {:?} is there twice", spec.name));
         }
-        let sent = with_rows(input, spec, contract)?;
+        let sent = match &bucket {
+            // It was compared with all of the contract's.
+            Some(_) => TensorSpec { shape: input.shape.clone(), ..spec.clone() },
+            None => with_rows(input, spec, contract)?,
+        };
         let axis = contract.batch.as_ref().and_then(|b| b.inputs.get(n).copied().flatten());
         if let Some(axis) = axis {
             let found = sent.shape.get(axis as usize).copied().unwrap_or(1);
@@ -199,7 +212,32 @@ pub(crate) fn read(body: &Bytes, header: Option<usize>, contract: &Contract) -> 
     };
     let rows = rows.map_or(1, |(_, rows)| rows);
     let timeout = wire.parameters.timeout.filter(|micros| *micros > 0).map(Duration::from_micros);
-    Ok(Inference { id: wire.id, inputs: inputs.into_iter().flatten().collect(), rows, outputs, ask, timeout })
+    let mut inputs: Vec<Bytes> = inputs.into_iter().flatten().collect();
+    let (mut entry, mut answers): (_, Vec<_>) = (0, contract.outputs.iter().map(|t| t.shape.clone()).collect());
+    if let Some(batch) = &contract.batch {
+        for (shape, axis) in answers.iter_mut().zip(&batch.outputs) {
+            shape.get_mut(*axis as usize).into_iter().for_each(|extent| *extent = rows);
+        }
+    }
+    if let Some((smallest, shapes)) = bucket {
+        entry = smallest;
+        // What has its entry's shapes is asked as it came.
+        if !contract.entry(entry).0.iter().map(|t| &t.shape).eq(&shapes) {
+            inputs = contract.filled_up(entry, &shapes, &inputs).into_iter().map(Bytes::from).collect();
+        }
+        answers = contract.outputs_for(entry, &shapes);
+    }
+    Ok(Inference { id: wire.id, question: Question { entry, inputs }, rows, shapes: answers, outputs, ask, timeout })
+}
+
+/// The entry that answers, and the shapes that were sent, in the contract's order. Nothing of the data is read before they fit.
+fn bucket(sent: &[WireInput<'_>], contract: &Contract) -> Result<(usize, Vec<Vec<u64>>), String> {
+    let mut shapes = Vec::with_capacity(contract.inputs.len());
+    for spec in &contract.inputs {
+        let input = sent.iter().find(|input| input.name == spec.name);
+        shapes.push(input.ok_or_else(|| format!("input {} is missing", spec.name))?.shape.clone());
+    }
+    Ok((contract.smallest_entry(&shapes)?, shapes))
 }
 
 /// The tensor that was sent: as the contract has it, or with so many rows along its batch axis.
@@ -299,6 +337,7 @@ pub(crate) mod tests {
             abi: 1 << 16,
             batch: None,
             state: None,
+            buckets: None,
             plan_major: 1,
             inputs: vec![tensor("a", DataType::Fp32, &[1, 2]), tensor("b", DataType::Uint8, &[3])],
             outputs: vec![tensor("y", DataType::Fp32, &[1]), tensor("z", DataType::Int64, &[1])],
@@ -326,7 +365,7 @@ pub(crate) mod tests {
     fn order_and_outputs_are_the_clients_choice() {
         let both = json(&format!(r#"{{"id":"7","inputs":[{B},{A}],"outputs":[{{"name":"z"}}]}}"#)).unwrap();
         assert_eq!(both.id.as_deref(), Some("7"));
-        assert_eq!(both.inputs[1], [1, 2, 3][..]);
+        assert_eq!(both.question.inputs[1], [1, 2, 3][..]);
         assert_eq!(both.outputs, [(1, false)]);
         assert_eq!(json(&format!(r#"{{"inputs":[{A},{B}]}}"#)).unwrap().outputs, [(0, false), (1, false)]);
     }
@@ -341,7 +380,7 @@ pub(crate) mod tests {
         body.extend([1.5f32, 2.0].iter().flat_map(|f| f.to_le_bytes()));
         let whole = |body: &[u8]| read(&Bytes::copy_from_slice(body), Some(head.len()), &contract());
         let good = whole(&body).unwrap();
-        assert_eq!(good.inputs[1], [7, 8, 9][..]);
+        assert_eq!(good.question.inputs[1], [7, 8, 9][..]);
         assert_eq!(good.outputs, [(0, true), (1, true)]);
         assert!(whole(&body[..body.len() - 1]).unwrap_err().contains("the body ends after 7"));
         assert!(whole(&[&body[..], b"x"].concat()).unwrap_err().contains("1 bytes follow"));
@@ -362,7 +401,7 @@ pub(crate) mod tests {
             read(&Bytes::from(text), None, &contract)
         };
         let two = read(r#""shape":[2,2],"data":[1,2,3,4]"#, r#""shape":[3,2],"data":[1,2,3,4,5,6]"#).unwrap();
-        assert_eq!((two.rows, two.inputs[1].as_ref()), (2, &[1, 2, 3, 4, 5, 6][..]));
+        assert_eq!((two.rows, two.question.inputs[1].as_ref()), (2, &[1, 2, 3, 4, 5, 6][..]));
         let one = read(r#""shape":[1,2],"data":[1,2]"#, r#""shape":[3,1],"data":[1,2,3]"#).unwrap();
         assert_eq!(one.rows, 1);
         for (a, b, says) in [

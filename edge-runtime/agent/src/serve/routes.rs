@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::time::Instant;
 
-use ballast_bundle::Batch;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
@@ -251,20 +250,22 @@ impl Service {
         drop(body);
         let input = arrived.elapsed();
         let expires = wanted.timeout.and_then(|timeout| arrived.checked_add(timeout));
-        let batch = route.primary.contract.batch.clone();
+        let entry = wanted.question.entry;
         // A task of its own: a client that hangs up does not hide a release's failure.
         let ask = Ask { version: version.map(str::to_owned), ..wanted.ask };
         let context = Context { expires, ..self.context.clone() };
-        let inference = tokio::spawn(context.infer_request(route, by, wanted.inputs, wanted.rows, ask));
+        let inference = tokio::spawn(context.infer_request(route, by, wanted.question, wanted.rows, ask));
         match in_time(inference, expires).await {
-            Ok(Ok(answered)) => {
+            Ok(Ok(mut answered)) => {
                 let begun = Instant::now();
-                let reply = answered_reply(
-                    &answered,
-                    wanted.id.as_deref(),
-                    &wanted.outputs,
-                    batch.as_ref().map(|b| (b, wanted.rows)),
-                );
+                let contract = &answered.loaded.contract;
+                if contract.buckets.is_some() {
+                    let (_, specs) = contract.entry(entry);
+                    let outputs = answered.answer.outputs.iter_mut().zip(&specs).zip(&wanted.shapes).enumerate();
+                    let longer = outputs.filter(|(_, ((_, spec), shape))| spec.shape != **shape);
+                    longer.for_each(|(n, ((bytes, _), shape))| *bytes = contract.cut_back(entry, n, shape, bytes));
+                }
+                let reply = answered_reply(&answered, wanted.id.as_deref(), &wanted.outputs, &wanted.shapes);
                 let took = Took { whole: arrived.elapsed(), input, output: begun.elapsed() };
                 let contract = &answered.loaded.contract;
                 self.context.metrics.answered(&contract.model, &contract.version, took);
@@ -305,15 +306,11 @@ async fn in_time(
     }
 }
 
-fn answered_reply(
-    answered: &Answered,
-    id: Option<&str>,
-    wanted: &[(usize, bool)],
-    rows: Option<(&Batch, u64)>,
-) -> Reply {
+fn answered_reply(answered: &Answered, id: Option<&str>, wanted: &[(usize, bool)], shapes: &[Vec<u64>]) -> Reply {
     let loaded = &answered.loaded;
     let (number, outputs) = (loaded.release.number, &answered.answer.outputs);
-    let body = answer::write(&loaded.contract, number, answered.by, id, wanted, outputs, rows, answered.told.as_ref());
+    let told = answered.told.as_ref();
+    let body = answer::write(&loaded.contract, number, answered.by, id, wanted, outputs, shapes, told);
     let mut reply = Response::new(Full::new(body.bytes));
     let kind = if body.header.is_some() { "application/octet-stream" } else { "application/json" };
     reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));

@@ -9,23 +9,26 @@ use bytes::Bytes;
 
 use super::infer::{Answered, Context, NoAnswer};
 use super::{AnsweredBy, Route};
+use crate::loaded::Question;
 
 impl Context {
-    /// Answers `rows` rows of inputs that fit the contract of `route`'s primary; outputs have all of them.
+    /// Answers a question of `rows` rows that fits the contract of `route`'s primary; outputs have all of them.
     pub(crate) async fn infer_rows(
         self,
         route: Route,
         by: AnsweredBy,
-        inputs: Vec<Bytes>,
+        question: Question,
         rows: u64,
     ) -> Result<Answered, NoAnswer> {
         let contract = &route.primary.contract;
         let rows = usize::try_from(rows).unwrap_or(1);
         let Some(axes) = contract.batch.clone().filter(|_| rows > 1) else {
-            return self.infer(route, by, inputs).await;
+            return self.infer(route, by, question).await;
         };
-        let parts: Vec<Vec<Bytes>> = (0..rows).map(|n| row(&route, &axes, &inputs, rows, n)).collect();
-        drop(inputs);
+        let entry = question.entry;
+        let part = |n| Question { entry, inputs: row(&route, &axes, &question.inputs, rows, n) };
+        let parts: Vec<Question> = (0..rows).map(part).collect();
+        drop(question);
         // A release that fails on a row is answered for by another one, and so are then the rows before: one answer, one release.
         let (mut route, mut by) = (route, by);
         for _ in 0..2 {
@@ -46,7 +49,7 @@ impl Context {
         Err(NoAnswer::Gone("the model was replaced again and again while the rows were run; ask again"))
     }
 
-    async fn each(&self, route: &Route, by: AnsweredBy, parts: &[Vec<Bytes>]) -> Result<Rows, NoAnswer> {
+    async fn each(&self, route: &Route, by: AnsweredBy, parts: &[Question]) -> Result<Rows, NoAnswer> {
         let (mut outputs, mut compute) = (Vec::with_capacity(parts.len()), Duration::ZERO);
         for part in parts {
             let answered = self.clone().infer(route.clone(), by, part.clone()).await?;

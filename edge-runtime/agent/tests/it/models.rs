@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, OnceLock};
 
 use ballast_bundle::{Contract, GoldenMatch, Tolerance, Verification};
-use ballast_compiler::{Artifacts, CompileOutcome, CompileRequest, InputOverride, RuntimeLimits, TargetSpec};
+use ballast_compiler::{
+    Artifacts, CompileOutcome, CompileRequest, InputOverride, InputPadding, RuntimeLimits, TargetSpec,
+};
 use ballast_sandbox::EngineProfile;
 
 pub(crate) const TARGET: &str = "x86-64";
@@ -43,6 +45,33 @@ pub(crate) fn plan_with_labels() -> Vec<u8> {
     compile_from("1.0.0", renamed(example("models/digits-1.0.0.onnx")), renamed(example("golden.safetensors"))).plan
 }
 
+/// `double` is twice `x [1, n]`, and `sum` that of `x` where `mask [1, n]` is 1; for 4, 8 or 16 numbers, shorter ones filled up.
+pub(crate) fn bucketed() -> Artifacts {
+    use crate::writer::{Dim, Graph, floats, node, value};
+    let input = |name: &str| value(name, 1, &[Dim::Is(1), Dim::Open("n")]);
+    let axis = [vec![8, 1, 16, 7, 66, 4], b"axis".to_vec(), vec![74, 8], 1i64.to_le_bytes().to_vec()].concat();
+    let model = Graph {
+        nodes: vec![
+            node("Mul", &["x", "two"], &["double"], &[]),
+            node("Mul", &["x", "mask"], &["real"], &[]),
+            node("ReduceSum", &["real", "axis"], &["sum"], &[]),
+        ],
+        constants: vec![floats("two", &[1], &[2.0]), axis],
+        inputs: vec![input("x"), input("mask")],
+        outputs: vec![value("double", 1, &[]), value("sum", 1, &[])],
+    };
+    let shapes = |name: &str, padding| InputOverride {
+        name: name.into(),
+        shapes: [8, 4, 16].map(|n| vec![1, n]).to_vec(),
+        padding,
+        ..InputOverride::default()
+    };
+    let padding = InputPadding { mask: "mask".into(), value: 9 };
+    let inputs = vec![shapes("x", Some(padding)), shapes("mask", None)];
+    let request = CompileRequest { golden: None, ..request_for("1.0.0", model.model(), None, inputs) };
+    build(&request)
+}
+
 /// Digits 1.0.0 as it would be with an open batch, taken by up to 64 images at once.
 pub(crate) fn batched() -> Artifacts {
     // Only the first of the input's dimensions, [1, 1, 8, 8], becomes an open one.
@@ -69,8 +98,12 @@ pub(crate) fn compile_with(
     golden: Option<Vec<u8>>,
     inputs: Vec<InputOverride>,
 ) -> Artifacts {
+    build(&request_for(version, model, golden, inputs))
+}
+
+fn request_for(version: &str, model: Vec<u8>, golden: Option<Vec<u8>>, inputs: Vec<InputOverride>) -> CompileRequest {
     let profile = EngineProfile::host();
-    let request = CompileRequest {
+    CompileRequest {
         model,
         model_name: "digits".to_owned(),
         version: version.to_owned(),
@@ -98,13 +131,16 @@ pub(crate) fn compile_with(
             tolerance: Tolerance { absolute: 1e-4, relative: 1e-3 },
             finite_outputs: true,
             max_latency_p99_millis: None,
-            user_golden: true,
+            user_golden: golden.is_some(),
         },
         golden,
-    };
-    match ballast_compiler::compile(&request) {
+    }
+}
+
+fn build(request: &CompileRequest) -> Artifacts {
+    match ballast_compiler::compile(request) {
         CompileOutcome::Built(artifacts) => *artifacts,
-        CompileOutcome::Refused(verdict) => panic!("{version}: {}", verdict.message),
+        CompileOutcome::Refused(verdict) => panic!("{}: {}", request.version, verdict.message),
     }
 }
 

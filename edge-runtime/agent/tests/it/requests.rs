@@ -62,10 +62,59 @@ fn json_and_raw_tensors_are_the_same_question() {
     assert_eq!(answer["parameters"]["ballast_release"], "1.1");
 }
 
+#[test]
+fn a_request_takes_the_smallest_shape_that_fits_and_gets_answers_of_its_own_length() {
+    let (_fleet, gateway) = serving_model(&models::bucketed());
+    let ask = |numbers: &[f32], mask: &[f32]| {
+        let tensor = |name: &str, data: &[f32]| json!({"name": name, "shape": [1, data.len()], "datatype": "FP32", "data": data});
+        let body = json!({"inputs": [tensor("x", numbers), tensor("mask", mask)]}).to_string();
+        gateway.call("POST", "/v2/models/digits/infer", &[], body.as_bytes())
+    };
+    // Of a bucket's own length, and shorter than the smallest, between two, and one less than the largest.
+    for n in [4, 8, 16, 1, 3, 5, 9, 15] {
+        let numbers: Vec<f32> = (1..=n).map(|i| i as f32).collect();
+        let reply = ask(&numbers, &vec![1.0; n]);
+        assert_eq!(reply.status, 200, "{n}: {reply:?}");
+        let outputs = reply.json()["outputs"].clone();
+        assert_eq!((&outputs[0]["shape"], &outputs[1]["shape"]), (&json!([1, n]), &json!([1, 1])), "{n}");
+        let data = |i: usize| serde_json::from_value::<Vec<f32>>(outputs[i]["data"].clone()).unwrap();
+        assert_eq!(data(0), numbers.iter().map(|x| 2.0 * x).collect::<Vec<_>>(), "{n}");
+        assert_eq!(data(1), [numbers.iter().sum::<f32>()], "what fills it up is hidden by the mask: {n}");
+    }
+    let long = ask(&[1.0; 17], &[1.0; 17]);
+    assert_eq!(long.status, 400);
+    assert_eq!(
+        long.error(),
+        "the model takes x [1, 8] with mask [1, 8], or x [1, 4] with mask [1, 4], or x [1, 16] with mask [1, 16] (shorter ones are \
+         filled up where padding says so); x [1, 17] with mask [1, 17] was sent"
+    );
+    let uneven = ask(&[1.0; 3], &[1.0; 7]);
+    assert_eq!(uneven.status, 400, "what would be real of the fourth to seventh?");
+    assert!(uneven.error().contains("they are of one length"), "{}", uneven.error());
+    // A mask may hide more than what is filled up.
+    let hidden = ask(&[1.0, 2.0, 4.0], &[1.0, 1.0, 0.0]).json();
+    assert_eq!(
+        (&hidden["outputs"][0]["data"], &hidden["outputs"][1]["data"]),
+        (&json!([2.0, 4.0, 8.0]), &json!([3.0]))
+    );
+    let one = json!({"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1, 2, 3, 4]}]}).to_string();
+    let one = gateway.call("POST", "/v2/models/digits/infer", &[], one.as_bytes());
+    assert_eq!((one.status, one.error().as_str()), (400, "input mask is missing"));
+    let model = gateway.call("GET", "/v2/models/digits", &[], b"").json();
+    assert_eq!((&model["inputs"][0]["shape"], &model["outputs"][1]["shape"]), (&json!([1, -1]), &json!([1, 1])));
+    let shapes = [8, 4, 16]
+        .map(|n| json!({"inputs": {"x": [1, n], "mask": [1, n]}, "outputs": {"double": [1, n], "sum": [1, 1]}}));
+    assert_eq!(model["parameters"], json!({"shapes": shapes, "padded": ["x", "mask"]}));
+}
+
 /// A gateway that serves digits 1.0.0 by the batch.
 fn serving_batches() -> (Fleet, Gateway) {
+    serving_model(&models::batched())
+}
+
+fn serving_model(artifacts: &ballast_compiler::Artifacts) -> (Fleet, Gateway) {
     let fleet = Fleet::start();
-    let release = fleet.release(&models::batched(), "1.0.0", 1);
+    let release = fleet.release(artifacts, "1.0.0", 1);
     fleet.assign(Some(&release), Some(&release));
     let mut gateway = Gateway::enrolled(&fleet);
     gateway.start(&[]);

@@ -14,7 +14,8 @@ const EVIL: f32 = 666.0;
 fn ask(pool: &Pool, x: f32, deadline: Duration) -> Result<Answer, Fault> {
     let (sender, receiver) = mpsc::channel();
     let done = Box::new(move |result| sender.send(result).unwrap());
-    pool.submit(Request { inputs: vec![floats([x, 2.0, 3.0, 4.0]).into()], deadline, expires: None, done }).unwrap();
+    pool.submit(Request { entry: 0, inputs: vec![floats([x, 2.0, 3.0, 4.0]).into()], deadline, expires: None, done })
+        .unwrap();
     receiver.recv().unwrap()
 }
 

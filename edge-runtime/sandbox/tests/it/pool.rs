@@ -15,6 +15,7 @@ use crate::guests::{Guest, SECOND, engine, floats, spec, with_time_flying};
 fn request(done: impl FnOnce() + Send + 'static) -> Request {
     let inputs = vec![floats([1.0; 4]).into()];
     Request {
+        entry: 0,
         inputs,
         deadline: SECOND,
         expires: None,
@@ -145,7 +146,7 @@ fn several_instances_answer_at_once() {
 fn ask(pool: &Pool, x: f32, deadline: Duration) -> Result<Answer, Fault> {
     let (sender, receiver) = mpsc::channel();
     let done = Box::new(move |result| sender.send(result).unwrap());
-    pool.submit(Request { inputs: vec![floats([x; 4]).into()], deadline, expires: None, done }).unwrap();
+    pool.submit(Request { entry: 0, inputs: vec![floats([x; 4]).into()], deadline, expires: None, done }).unwrap();
     receiver.recv().unwrap()
 }
 

@@ -134,6 +134,68 @@ fn bounded() -> ProgramSpec {
     }
 }
 
+/// `y = x` of one float, and behind it of three.
+fn two_shapes() -> ProgramSpec {
+    let mut builder = PlanBuilder::new();
+    let copy = builder.program(1, 2, &[EltInstr { op: EltOp::MulImm, dst: 1, src: [0, 0, 0], imm: 2.0 }]);
+    for n in [1u32, 3] {
+        let step = Elt {
+            program: copy,
+            dims: [1, 1, 1, 1, 1, n],
+            out: At::arena(64).unwrap(),
+            dtype: DType::F32,
+            operands: List::new(&[Operand {
+                at: At::arena(0).unwrap(),
+                dtype: DType::F32,
+                strides: [0, 0, 0, 0, 0, 1],
+            }])
+            .unwrap(),
+        };
+        let def = |name: &str, at| TensorDef { name: name.into(), dtype: DType::F32, dims: vec![n], at };
+        builder.entry(&format!("of {n}"), vec![def("x", 0)], vec![def("y", 64)], &[step.into()]);
+    }
+    let tensor = |name: &str| TensorSpec { name: name.into(), datatype: DataType::Fp32, shape: vec![1] };
+    ProgramSpec {
+        plan: builder.finish(128, 0, 0).unwrap().into(),
+        weights: Weights::Bytes(Arc::from(&[][..])),
+        inputs: vec![tensor("x")],
+        outputs: vec![tensor("y")],
+        ..affine()
+    }
+}
+
+#[test]
+fn each_shape_is_asked_by_its_number() {
+    let program = Program::new(engine(), runner(), two_shapes()).unwrap();
+    let of = |n| {
+        [("x", n), ("y", n)].map(|(name, n)| TensorSpec { name: name.into(), datatype: DataType::Fp32, shape: vec![n] })
+    };
+    let more = |n| of(n).map(|t| vec![t]).into();
+    let entry: (Vec<TensorSpec>, Vec<TensorSpec>) = more(3);
+    program.has_entries(std::slice::from_ref(&entry)).unwrap();
+    for (entries, says) in [
+        (vec![], "it has 1 more shapes, and the contract 0"),
+        (vec![entry.clone(), entry], "it has 1 more shapes, and the contract 2"),
+        (vec![more(4)], "its entry 1 are not the contract's"),
+    ] {
+        let error = program.has_entries(&entries).unwrap_err().to_string();
+        assert!(error.contains(says), "{error}");
+    }
+    let mut instance = program.instantiate().unwrap();
+    for _ in 0..2 {
+        assert_eq!(
+            instance.infer_entry(1, &[&bytes(&[1.0, 2.0, 3.0])], SECOND).unwrap().outputs,
+            [bytes(&[2.0, 4.0, 6.0])]
+        );
+        assert_eq!(instance.infer(&[&bytes(&[5.0])], SECOND).unwrap().outputs, [bytes(&[10.0])]);
+    }
+    for (entry, floats) in [(0, 3), (1, 1), (2, 1), (usize::MAX, 3)] {
+        let fault = instance.infer_entry(entry, &[&vec![0; 4 * floats]], SECOND).unwrap_err();
+        assert!(matches!(fault, Fault::Request { .. }), "{entry}: {fault}");
+    }
+    assert!(!instance.is_poisoned());
+}
+
 #[test]
 fn nan_goes_through_bounds_on_every_engine() {
     let floats =

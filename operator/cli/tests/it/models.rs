@@ -26,6 +26,7 @@ fn a_model_is_checked_against_every_target() {
             "predictedLatencyMillis",
             "proof",
             "reason",
+            "shapes",
             "sizeBytes",
             "target",
             "unknown",

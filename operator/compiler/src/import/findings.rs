@@ -178,6 +178,12 @@ impl Findings {
         for o in given.iter().filter(|g| !self.suggested.iter().any(|s| s.name == g.name)) {
             let mut fields = vec![format!("name: {}", scalar(&o.name))];
             fields.extend(o.shape.as_ref().map(|shape| format!("shape: {shape:?}")));
+            if !o.shapes.is_empty() {
+                fields.push(format!("shapes: {:?}", o.shapes));
+            }
+            fields.extend(
+                o.padding.as_ref().map(|p| format!("padding: {{mask: {}, value: {}}}", scalar(&p.mask), p.value)),
+            );
             fields.extend(o.value.as_ref().map(|value| {
                 let numbers: Vec<String> = value.iter().map(f64::to_string).collect();
                 format!("value: [{}]", numbers.join(", "))

@@ -50,8 +50,8 @@ pub struct Lowered {
     pub weights: Vec<u8>,
     /// Bytes of arena.
     pub arena_bytes: u64,
-    /// 10⁹ operations per inference; a multiply-add is two.
-    pub gflop: f64,
+    /// 10⁹ operations per inference of each entry; a multiply-add is two.
+    pub gflop: Vec<f64>,
 }
 
 /// A node for which there is no step yet.
@@ -141,23 +141,69 @@ struct Lowering<'g> {
 }
 
 /// Lowers a graph for a target. The same graph gives the same bytes on any host.
-pub fn lower(graph: &Graph, _target: &TargetSpec) -> Result<Lowered, LowerError> {
-    let mut lowering = Lowering {
-        graph,
-        base: 0,
-        weights: Weights::default(),
-        buffers: Buffers::new(graph),
-        builder: PlanBuilder::new(),
-        units: Vec::new(),
-        flop: 0,
-    };
-    if let Err(error) = lowering.units_of(graph) {
-        let LowerError::NotLowered(mut gaps) = error else { return Err(error) };
-        let mut seen = BTreeSet::new();
-        gaps.retain(|gap| seen.insert((gap.operator.clone(), gap.node.clone())));
-        return Err(LowerError::NotLowered(gaps));
+pub fn lower(graph: &Graph, target: &TargetSpec) -> Result<Lowered, LowerError> {
+    lower_entries(&[graph], target)
+}
+
+/// Lowers graphs that are one model for several shapes: an entry each, over one file of weights. The arena and the work are
+/// those of the largest, as the plan says them; [`Lowered::gflop`] has each.
+pub fn lower_entries(graphs: &[&Graph], _target: &TargetSpec) -> Result<Lowered, LowerError> {
+    let (mut weights, mut builder) = (Weights::default(), PlanBuilder::new());
+    let (mut arena_bytes, mut flop) = (0, Vec::new());
+    for (n, graph) in graphs.iter().copied().enumerate() {
+        let buffers = Buffers::new(graph);
+        let mut lowering = Lowering { graph, base: 0, weights, buffers, builder, units: Vec::new(), flop: 0 };
+        if let Err(error) = lowering.units_of(graph) {
+            let LowerError::NotLowered(mut gaps) = error else { return Err(error) };
+            let mut seen = BTreeSet::new();
+            gaps.retain(|gap| seen.insert((gap.operator.clone(), gap.node.clone())));
+            return Err(LowerError::NotLowered(gaps));
+        }
+        let name = if n == 0 { "main".to_owned() } else { format!("shape {n}") };
+        let entry = lowering.entry(&name)?;
+        (weights, builder) = (entry.weights, entry.builder);
+        arena_bytes = entry.arena_bytes.max(arena_bytes);
+        flop.push(entry.flop);
     }
-    lowering.finish()
+    let weights = weights.finish();
+    let weights_bytes = too_large("weights", weights.len() as u64)?;
+    let plan = match builder.finish(arena_bytes, weights_bytes, flop.iter().copied().max().unwrap_or(0)) {
+        Err(error @ (PlanError::Nesting | PlanError::TooManySteps)) => {
+            let nested = graphs.iter().take(1).flat_map(|graph| &graph.nodes).filter(|n| !n.op.bodies().is_empty());
+            let gaps = nested.filter_map(|n| match refuse(n, error.to_string()) {
+                LowerError::NotLowered(gaps) => Some(gaps),
+                LowerError::TooLarge { .. } | LowerError::Plan(_) => None,
+            });
+            return Err(LowerError::NotLowered(gaps.flatten().collect()));
+        }
+        Err(error @ PlanError::TooMuchWork) => {
+            let nodes = graphs.iter().flat_map(|graph| graph.nodes.iter().map(move |node| (*graph, node)));
+            let dearest = nodes.max_by_key(|(graph, node)| crate::cost::of(graph, node));
+            return Err(dearest.map_or(error.into(), |(_, node)| {
+                let detail = format!("{error}, and this is most of it; use smaller dimensions");
+                refuse(node, detail)
+            }));
+        }
+        plan => plan?,
+    };
+    Ok(Lowered {
+        plan,
+        weights,
+        arena_bytes: u64::from(arena_bytes),
+        gflop: flop.iter().map(|flop| *flop as f64 / 1e9).collect(),
+    })
+}
+
+/// What one entry leaves for the next.
+struct Entered {
+    weights: Weights,
+    builder: PlanBuilder,
+    arena_bytes: u32,
+    flop: u64,
+}
+
+fn too_large(what: &'static str, bytes: u64) -> Result<u32, LowerError> {
+    if bytes < 1 << 31 { Ok(bytes as u32) } else { Err(LowerError::TooLarge { what, bytes }) }
 }
 
 impl<'g> Lowering<'g> {
@@ -248,7 +294,7 @@ impl<'g> Lowering<'g> {
         self.units.push(Unit { reads, writes, in_place: None, scratch, mark: Mark::None, steps });
     }
 
-    fn finish(mut self) -> Result<Lowered, LowerError> {
+    fn entry(mut self, name: &str) -> Result<Entered, LowerError> {
         let graph = self.graph;
         // An output that is a constant is copied where outputs are read.
         let mut outputs = Vec::new();
@@ -265,12 +311,7 @@ impl<'g> Lowering<'g> {
         }
         let inputs: Vec<Buffer> = graph.inputs.iter().map(|&id| self.buffers.of(0, id)).collect();
         let places = self.buffers.place(&mut self.units, &inputs, &outputs);
-        let too_large = |what, bytes: u64| {
-            if bytes < 1 << 31 { Ok(bytes as u32) } else { Err(LowerError::TooLarge { what, bytes }) }
-        };
         let arena_bytes = too_large("an arena", places.bytes())?;
-        let weights = self.weights.finish();
-        let weights_bytes = too_large("weights", weights.len() as u64)?;
         let blocks = control::blocks(&self.units, &places);
         let tensor = |id: ValueId, name: &str, buffer: Buffer| {
             let value = graph.value(id);
@@ -281,26 +322,8 @@ impl<'g> Lowering<'g> {
             graph.inputs.iter().zip(&inputs).map(|(&id, &buffer)| tensor(id, &graph.value(id).name, buffer)).collect();
         let outputs = graph.outputs.iter().zip(&graph.output_names).zip(&outputs);
         let outputs = outputs.map(|((&id, name), &buffer)| tensor(id, name, buffer)).collect();
-        self.builder.entry_of("main", inputs, outputs, &blocks);
-        let plan = match self.builder.finish(arena_bytes, weights_bytes, self.flop) {
-            Err(error @ (PlanError::Nesting | PlanError::TooManySteps)) => {
-                let nested = graph.nodes.iter().filter(|n| !n.op.bodies().is_empty());
-                let gaps = nested.filter_map(|n| match refuse(n, error.to_string()) {
-                    LowerError::NotLowered(gaps) => Some(gaps),
-                    LowerError::TooLarge { .. } | LowerError::Plan(_) => None,
-                });
-                return Err(LowerError::NotLowered(gaps.flatten().collect()));
-            }
-            Err(error @ PlanError::TooMuchWork) => {
-                let dearest = graph.nodes.iter().max_by_key(|node| crate::cost::of(graph, node));
-                return Err(dearest.map_or(error.into(), |node| {
-                    let detail = format!("{error}, and this is most of it; use smaller dimensions");
-                    refuse(node, detail)
-                }));
-            }
-            plan => plan?,
-        };
-        Ok(Lowered { plan, weights, arena_bytes: u64::from(arena_bytes), gflop: self.flop as f64 / 1e9 })
+        self.builder.entry_of(name, inputs, outputs, &blocks);
+        Ok(Entered { weights: self.weights, builder: self.builder, arena_bytes, flop: self.flop })
     }
 }
 

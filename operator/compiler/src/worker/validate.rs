@@ -4,7 +4,7 @@ use ballast_bundle::{Contract, Golden, StateInput, Tally, TensorSpec};
 use ballast_plan::Plan;
 
 use crate::golden::accuracy;
-use crate::{Accuracy, Artifacts, CompileRequest, VerdictReason};
+use crate::{Accuracy, Artifacts, CompileRequest, InputOverride, VerdictReason, buckets};
 
 /// Most that a contract's JSON may take.
 const MAX_CONTRACT_BYTES: usize = 1 << 20;
@@ -72,12 +72,33 @@ pub(super) fn artifacts(request: &CompileRequest, artifacts: &Artifacts) -> Resu
     if !carried {
         return Err("the contract's state is not the one that was asked for".to_owned());
     }
-    let shipped = Golden::of_bundle(&artifacts.golden, &contract).map_err(|e| e.to_string())?;
-    let accuracy = match &request.golden {
-        Some(asked) => Some(users_golden(asked, &artifacts.golden, &shipped, &contract)?),
-        None => None,
+    let shaped = buckets::inputs_of(&request.inputs)?;
+    let bucketed = match &contract.buckets {
+        Some(shipped) => {
+            let asked = |t: &TensorSpec| buckets::padding_of(&request.inputs, &t.name);
+            shipped.fits(&contract)
+                && shaped.len() == contract.entries()
+                && contract.inputs.iter().zip(&shipped.padding).all(|(t, padding)| asked(t) == *padding)
+                && shaped.iter().enumerate().all(|(n, inputs)| has_shapes(&contract, n, inputs))
+        }
+        None => shaped.len() == 1,
+    };
+    if !bucketed {
+        return Err("the contract's shapes are not those that were asked for".to_owned());
+    }
+    let shipped = Golden::of_entries(&artifacts.golden, &contract).map_err(|e| e.to_string())?;
+    let accuracy = match (&request.golden, shipped.first()) {
+        (Some(asked), Some(shipped)) => {
+            let first = Golden::first_part(&artifacts.golden, &contract).map_err(|e| e.to_string())?;
+            Some(users_golden(asked, &first, shipped, &contract.of_entry(0))?)
+        }
+        (Some(_), None) => return Err("it ships no golden vectors".to_owned()),
+        (None, _) => None,
     };
     let plan = Plan::parse(&artifacts.plan).map_err(|e| e.to_string())?;
+    if plan.entries().count() != contract.entries() {
+        return Err("the plan has not an entry for every shape".to_owned());
+    }
     if u64::from(plan.weights_bytes()) != artifacts.weights.len() as u64 {
         return Err(format!(
             "the plan has {} bytes of weights, and there are {}",
@@ -86,6 +107,15 @@ pub(super) fn artifacts(request: &CompileRequest, artifacts: &Artifacts) -> Resu
         ));
     }
     Ok(accuracy)
+}
+
+/// Whether the inputs of an entry have the shapes that were asked for.
+fn has_shapes(contract: &Contract, n: usize, asked: &[InputOverride]) -> bool {
+    let (inputs, _) = contract.entry(n);
+    inputs.iter().all(|t| {
+        let shape = asked.iter().find(|o| o.name == t.name).and_then(|o| o.shape.as_ref());
+        shape.is_none_or(|shape| *shape == t.shape)
+    })
 }
 
 /// Whether what a bundle ships is the user's acceptance test, passed: every vector with its inputs and labels, and outputs that

@@ -1,6 +1,7 @@
 //! The compiler from the outside: files in, verdicts and bundles out.
 
 mod batch;
+mod buckets;
 mod determinism;
 mod digits;
 mod every_operator;

@@ -22,6 +22,8 @@ use crate::workers::BuildError;
 /// Most of a verdict's words that a status holds: an object ends at a megabyte, and names come from the model.
 pub(super) const MAX_MESSAGE_BYTES: usize = 8 << 10;
 const MAX_OPERATOR_BYTES: usize = 256;
+/// Of one shape's line in status.
+const MAX_SHAPE_BYTES: usize = 512;
 /// As many as a status shows.
 const MAX_OPERATORS: usize = 64;
 
@@ -163,6 +165,12 @@ pub(super) fn target_build(built: &Built) -> TargetBuild {
         peak_memory_bytes: verdict.peak_memory_bytes,
         gflop: verdict.gflop,
         predicted_latency_millis: Some(verdict.predicted_latency_millis),
+        shapes: verdict
+            .shapes
+            .iter()
+            .map(|shape| bounded(&shape.to_string(), MAX_SHAPE_BYTES))
+            .take(ballast_bundle::buckets::MAX_BUCKETS)
+            .collect(),
         golden: contract.map(|c| match c.verification.user_golden {
             true => GoldenOrigin::User,
             false => GoldenOrigin::Generated,

@@ -108,8 +108,9 @@ impl Controller {
                 |e: &dyn std::fmt::Display| format!("the inputs and outputs of {} cannot be read: {e}", stable.version);
             let old = self.contract_of(reference).map_err(|e| unreadable(&e))?;
             let new: Contract = serde_json::from_slice(&artifacts.contract).map_err(|e| e.to_string())?;
-            // Who sends several rows needs a release that takes them; who sends one does not mind.
-            let fewer = old.batch.is_some() && new.batch != old.batch;
+            // Who sends several rows, or one of several shapes, needs a release that takes them.
+            let fewer = (old.batch.is_some() && new.batch != old.batch)
+                || (old.buckets.is_some() && new.buckets != old.buckets);
             let carried = new.state_names() != old.state_names();
             if new.inputs != old.inputs || new.outputs != old.outputs || fewer || carried {
                 return Ok(Some(format!(

@@ -113,6 +113,7 @@ impl Compiler for Fake {
             abi: 1 << 16,
             batch: None,
             state: None,
+            buckets: None,
             plan_major: 1,
             inputs: Vec::new(),
             outputs: self.outputs.lock().unwrap().clone(),

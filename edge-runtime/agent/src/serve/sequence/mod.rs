@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 
 use super::infer::{Answered, Context, NoAnswer};
 use super::{AnsweredBy, Route};
-use crate::loaded::Loaded;
+use crate::loaded::{Loaded, Question};
 pub(crate) use ask::{Ask, SequenceId};
 use book::{Book, Bounds, Carried, Counts, Entered, Key, Refusal};
 
@@ -152,12 +152,12 @@ impl Context {
         mut self,
         mut route: Route,
         mut by: AnsweredBy,
-        inputs: Vec<Bytes>,
+        question: Question,
         rows: u64,
         ask: Ask,
     ) -> Result<Answered, NoAnswer> {
         if !route.primary.contract.state.as_ref().is_some_and(State::needs_sequences) {
-            return self.infer_rows(route, by, inputs, rows).await;
+            return self.infer_rows(route, by, question, rows).await;
         }
         let id = ask.id.clone().ok_or_else(|| NoAnswer::Sequence(NO_SEQUENCE.to_owned()))?;
         let pinned = ask.version.is_some();
@@ -176,7 +176,7 @@ impl Context {
         let step = Arc::new(Step { turn, ask, reset: AtomicBool::new(false) });
         self.step = Some(Arc::clone(&step));
         let expires = self.expires;
-        let mut answered = self.infer_rows(route, by, inputs, rows).await?;
+        let mut answered = self.infer_rows(route, by, question, rows).await?;
         // Its client was told that there was no answer, and comes again with the same: state must be as it was.
         if expires.is_some_and(|expires| expires <= Instant::now()) {
             return Err(NoAnswer::Expired);
@@ -220,20 +220,20 @@ impl Context {
     }
 
     /// Inputs as a release takes them: those of state are filled in.
-    pub(super) fn fed(&self, loaded: &Loaded, inputs: &[Bytes]) -> Vec<Bytes> {
-        let mut inputs = inputs.to_vec();
+    pub(super) fn fed(&self, loaded: &Loaded, question: &Question) -> Question {
+        let mut question = question.clone();
         let contract = &loaded.contract;
-        let Some(state) = &contract.state else { return inputs };
+        let Some(state) = &contract.state else { return question };
         let carried = self.step.as_ref().and_then(|step| step.carried(loaded));
         let mut carried = carried.map(Vec::into_iter);
         for s in &state.inputs {
-            let place = contract.inputs.iter().zip(&mut inputs).find(|(spec, _)| spec.name == s.input);
+            let place = contract.inputs.iter().zip(&mut question.inputs).find(|(spec, _)| spec.name == s.input);
             let Some((spec, place)) = place else { continue };
             let before = if s.reset == Reset::OnSwap { carried.as_mut().and_then(Iterator::next) } else { None };
             // A verified contract has beginnings that fit its inputs.
             *place = before.unwrap_or_else(|| s.initial_bytes(spec).unwrap_or_default().into());
         }
-        inputs
+        question
     }
 }
 
