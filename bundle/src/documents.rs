@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Counter, DeploymentRef, Digest, FleetId, GatewayId, NamespaceUid, ReleaseNumber, TargetName};
+use crate::{Counter, DeploymentRef, Digest, Escalation, FleetId, GatewayId, NamespaceUid, ReleaseNumber, TargetName};
 
 /// Milliseconds since 1970-01-01T00:00:00Z.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -185,6 +185,9 @@ pub struct AssignedDeployment {
     pub stable: Option<ReleaseRef>,
     /// For `want`, when it is not yet Active here.
     pub trial: TrialPolicy,
+    /// Answers that the cloud is asked for; absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub escalation: Option<Escalation>,
 }
 
 /// The content-addressed document that says what an audience runs. Not signed itself: the pointer names its digest.

@@ -366,6 +366,9 @@ fn consistent(assignment: &Assignment) -> Result<(), VerifyError> {
         if !models.insert(&assigned.model) || !deployments.insert(&assigned.deployment) {
             return malformed("the assignment has one model or deployment twice");
         }
+        if !assigned.escalation.iter().all(|escalation| escalation.is_sound(is_name)) {
+            return malformed("the assignment asks the cloud in a way that cannot be acted on");
+        }
         let releases = assigned.want.iter().chain(&assigned.stable);
         if !releases.map(|release| release.repository.as_str()).all(is_repository) {
             return malformed("the assignment has a repository that no registry can have");

@@ -5,6 +5,7 @@
 mod builtin;
 pub mod conditions;
 mod enrollment_token;
+mod escalation;
 mod gateway;
 mod hardware_target;
 mod identity;
@@ -20,6 +21,7 @@ pub mod validate;
 
 pub use builtin::builtin_targets;
 pub use enrollment_token::*;
+pub use escalation::*;
 pub use gateway::*;
 pub use hardware_target::*;
 pub use identity::release_identity;

@@ -4,7 +4,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{GatewaySelector, Model, ModelDeploymentStatus, Rollout, Runtime, TargetChoice, Verification};
+use crate::{Escalation, GatewaySelector, Model, ModelDeploymentStatus, Rollout, Runtime, TargetChoice, Verification};
 
 /// This model, this version, on the gateways that match, rolled out like so.
 #[allow(clippy::duplicated_attributes)] // every printcolumn has a type_ and a json_path of its own
@@ -46,6 +46,9 @@ pub struct ModelDeploymentSpec {
     /// What it must prove.
     #[serde(default)]
     pub verification: Verification,
+    /// Which answers the cloud is asked for; absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub escalation: Option<Escalation>,
     /// How it reaches the gateways.
     #[serde(default)]
     pub rollout: Rollout,

@@ -251,6 +251,7 @@ impl World {
                 }),
                 stable: None,
                 trial: TrialPolicy { min_duration_millis: 1000, min_requests: 20, max_failures: 0 },
+                escalation: None,
             }],
         });
         let pointer = to_json(&Pointer {

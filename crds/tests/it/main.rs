@@ -2,6 +2,7 @@
 
 mod conditions;
 mod drift;
+mod escalation;
 mod examples;
 mod properties;
 mod refusals;

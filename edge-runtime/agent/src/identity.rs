@@ -186,6 +186,12 @@ impl Enrolled {
         all
     }
 
+    /// What this gateway shows to others than the fleet's server, and whom it believes.
+    pub(crate) fn credentials(&self) -> Credentials {
+        let (certificate, key) = (self.record.certificate.clone(), self.key.clone());
+        Credentials { ca: self.root().ca.clone(), certificate, key }
+    }
+
     pub(crate) fn tls(&self, clock: Arc<Clock>) -> Result<Arc<ClientConfig>, IdentityError> {
         Ok(tls::mutual(&self.root().ca, &self.record.certificate, &self.key, clock)?)
     }
@@ -201,6 +207,13 @@ impl Enrolled {
         let to = seconds(certificate.validity().not_after.timestamp());
         Ok(from.saturating_add(to.saturating_sub(from) / 3 * 2))
     }
+}
+
+/// For TLS: PEM texts.
+pub(crate) struct Credentials {
+    pub(crate) ca: Vec<String>,
+    pub(crate) certificate: String,
+    pub(crate) key: String,
 }
 
 /// `roots/N.json`.

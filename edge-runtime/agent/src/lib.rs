@@ -14,6 +14,7 @@ pub mod cli;
 pub mod config;
 
 mod client;
+mod cloud;
 mod driver;
 mod enroll;
 mod error;

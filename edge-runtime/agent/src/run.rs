@@ -8,6 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::client::Client;
+use crate::cloud::Cloud;
 use crate::config::Config;
 use crate::driver::{Board, Driver, Input, Parts};
 use crate::fetch::Source;
@@ -54,8 +55,10 @@ pub(crate) async fn run(config: Config, dir: StateDir) -> anyhow::Result<()> {
     let (send, inputs) = mpsc::unbounded_channel();
     let (router, metrics, board) =
         (Arc::new(Router::default()), Arc::new(Metrics::default()), Arc::new(Board::default()));
+    let cloud = Arc::new(Cloud::new(Arc::clone(&dir), Arc::clone(&clock), config.privacy, enrolled.credentials()));
     let parts = Parts {
         dir: Arc::clone(&dir),
+        cloud: Arc::clone(&cloud),
         source,
         router: Arc::clone(&router),
         metrics: Arc::clone(&metrics),
@@ -81,7 +84,7 @@ pub(crate) async fn run(config: Config, dir: StateDir) -> anyhow::Result<()> {
     let (stop, stopping) = watch::channel(false);
     let max_connections = (config.serve.max_connections.max(1) as usize).min(Semaphore::MAX_PERMITS);
     let server = Server {
-        service: Arc::new(service(router, Arc::clone(&metrics), send.clone(), access)),
+        service: Arc::new(service(router, Arc::clone(&metrics), Arc::clone(&cloud), send.clone(), access)),
         body: BodyLimits {
             size: usize::try_from(config.serve.max_request_bytes).unwrap_or(usize::MAX),
             time: Duration::from_secs(config.serve.body_seconds.max(1)),
@@ -98,6 +101,7 @@ pub(crate) async fn run(config: Config, dir: StateDir) -> anyhow::Result<()> {
         dir: Arc::clone(&dir),
         config,
         client,
+        cloud,
         enrolled,
         clock,
         board,

@@ -86,7 +86,7 @@ impl StateDir {
         }
         file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(not_writable)?;
         let dir = Self { root: root.to_owned(), _lock: Some(file) };
-        for below in ["identity", "roots", "slots", BLOBS] {
+        for below in ["identity", "roots", "slots", "escalation", BLOBS] {
             let path = dir.path(below);
             DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(not_writable)?;
         }

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::client::{Client, ClientError};
+use crate::cloud::Cloud;
 use crate::config::Config;
 use crate::driver::{Board, Input};
 use crate::error::in_full;
@@ -95,6 +96,7 @@ pub(crate) struct Loop {
     pub(crate) dir: Arc<StateDir>,
     pub(crate) config: Arc<Config>,
     pub(crate) client: Arc<Client>,
+    pub(crate) cloud: Arc<Cloud>,
     pub(crate) enrolled: Enrolled,
     pub(crate) clock: Arc<Clock>,
     pub(crate) board: Arc<Board>,
@@ -208,6 +210,7 @@ impl Loop {
 
     fn connect_anew(&self) -> Result<(), SyncError> {
         self.client.replace(self.enrolled.endpoints(), self.enrolled.tls(Arc::clone(&self.clock))?);
+        self.cloud.identify(self.enrolled.credentials());
         Ok(())
     }
 

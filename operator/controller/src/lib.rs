@@ -8,6 +8,7 @@ mod cache;
 pub mod compilation;
 pub mod controller;
 mod endpoint;
+mod escalating;
 pub mod events;
 pub mod fetch;
 mod gateways;

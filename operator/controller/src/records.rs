@@ -4,7 +4,9 @@
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 
-use ballast_bundle::{Counter, DeploymentRef, Digest, ReleaseNumber, ReleaseRef, TargetName, TrialPolicy, UnixMillis};
+use ballast_bundle::{
+    Counter, DeploymentRef, Digest, Escalation, ReleaseNumber, ReleaseRef, TargetName, TrialPolicy, UnixMillis,
+};
 use ballast_crds::GoldenOrigin;
 use ballast_crds::conditions::Reason;
 use serde::{Deserialize, Serialize};
@@ -231,6 +233,9 @@ pub struct Served {
     pub update: Option<ReleaseNumber>,
     /// For gateways that try it.
     pub trial: TrialPolicy,
+    /// Which answers the cloud is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub escalation: Option<Escalation>,
 }
 
 impl Record {

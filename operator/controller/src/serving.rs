@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use ballast_bundle::{
-    AssignedDeployment, Assignment, DeploymentRef, NamespaceUid, ReleaseNumber, ReleaseRef, RunnerRef, TargetName,
-    TrialPolicy,
+    AssignedDeployment, Assignment, DeploymentRef, Escalation, NamespaceUid, ReleaseNumber, ReleaseRef, RunnerRef,
+    TargetName, TrialPolicy,
 };
 use ballast_planner::is_member;
 
@@ -50,6 +50,8 @@ pub struct Serving {
     pub stable: Option<Offer>,
     /// For gateways that try the update.
     pub trial: TrialPolicy,
+    /// Which answers the cloud is asked for.
+    pub escalation: Option<Escalation>,
     /// Whose word a rollout waits for.
     pub hurry: Hurry,
     /// Its object cannot be acted on: where another deployment serves the same name it steps back.
@@ -122,6 +124,7 @@ impl Published {
                 want,
                 stable,
                 trial: serving.trial.clone(),
+                escalation: serving.escalation.clone(),
             });
         }
         deployments.sort_by(|a, b| a.deployment.cmp(&b.deployment));

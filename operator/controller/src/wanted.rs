@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use ballast_bundle::{
-    DeploymentRef, Digest, GoldenMatch, NamespaceUid, Reset, TargetName, Tolerance, TrialPolicy, Verification,
-    state::MAX_IDLE_MILLIS,
+    DeploymentRef, Digest, Escalation, GoldenMatch, NamespaceUid, Reset, TargetName, Tolerance, TrialPolicy,
+    Verification, state::MAX_IDLE_MILLIS,
 };
 use ballast_compiler::{InputOverride, RuntimeLimits, SequenceLimits, StateOverride, archive};
 pub use ballast_crds::GatewaySelector as Selector;
@@ -97,6 +97,8 @@ pub struct Wanted {
     pub policy: Policy,
     /// For the gateways.
     pub trial: TrialPolicy,
+    /// For the gateways.
+    pub escalation: Option<Escalation>,
     /// Old releases kept.
     pub history: usize,
     /// Other tensors than the stable release's are meant.
@@ -200,6 +202,7 @@ impl Wanted {
                 min_requests: u64::try_from(trial.min_requests).unwrap_or(1),
                 max_failures: u64::try_from(trial.max_failures).unwrap_or(0),
             },
+            escalation: spec.escalation.as_ref().map(crate::escalating::read).transpose()?,
             policy: Policy::new(&spec.rollout, sync_millis).map_err(InvalidWish::Rollout)?,
             history: usize::try_from(spec.revision_history_limit).unwrap_or(0),
             allow_contract_change: spec.model.allow_contract_change,

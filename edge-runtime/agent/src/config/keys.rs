@@ -108,6 +108,12 @@ pub const KEYS: &[Key] = &[
         "none",
         "CPU features to behave without, by Rust's names: `[\"avx2\"]` makes the operator choose a target that needs none.",
     ),
+    key(
+        "privacy",
+        (Kind::Text, "`LocalOnly` or `Any`"),
+        "`LocalOnly`",
+        "What may leave this gateway, whatever a deployment asks for: nothing that was made from an input, or inputs as they are. A deployment whose unsure answers the cloud is asked for needs `Any` here and in its own `spec.escalation`.",
+    ),
     key("facts", TEXTS, "empty", "Reported to the operator, for `match.facts` of a HardwareTarget."),
     key("sync.wait_seconds", SECONDS, "60", "Pause between syncs as long as the operator has not yet said its own."),
     key(

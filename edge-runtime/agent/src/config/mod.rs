@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use ballast_bundle::Privacy;
 use serde::{Deserialize, Serialize};
 
 mod keys;
@@ -46,6 +47,7 @@ pub struct Config {
     pub limits: Limits,
     pub cpu_features: CpuFeatures,
     pub facts: BTreeMap<String, String>,
+    pub privacy: Privacy,
     pub sync: Sync,
 }
 
@@ -122,6 +124,7 @@ impl Default for Config {
             limits: Limits::default(),
             cpu_features: CpuFeatures::default(),
             facts: BTreeMap::new(),
+            privacy: Privacy::default(),
             sync: Sync::default(),
         }
     }

@@ -182,6 +182,7 @@ impl Driver {
     /// The deployments of the assignment in force. Saying it again changes nothing.
     pub(super) fn apply(&mut self) {
         let Some(assignment) = self.assignment.clone() else { return };
+        self.parts.cloud.assign(&assignment.deployments);
         let mut named = Vec::new();
         for assigned in &assignment.deployments {
             let name = assigned.deployment.name.clone();

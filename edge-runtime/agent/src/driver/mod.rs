@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
 
+use crate::cloud::Cloud;
 use crate::fetch::{FetchError, Fetched, Source, blobs_of};
 use crate::identity::Roots;
 use crate::installed::{Accepted, InstalledRelease, InstalledRunner};
@@ -137,6 +138,7 @@ pub(crate) struct Machine {
 pub(crate) struct Parts {
     pub(crate) dir: Arc<StateDir>,
     pub(crate) source: Source,
+    pub(crate) cloud: Arc<Cloud>,
     pub(crate) router: Arc<Router>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) board: Arc<Board>,

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::sequence::Told;
 use super::{AnsweredBy, numbers};
+use crate::cloud::Said;
 
 /// A body and, where raw tensors follow the JSON, the JSON's length.
 pub(crate) struct Body {
@@ -33,13 +34,25 @@ fn valid<'b>(
     }
 }
 
+/// What an answer says of the border to the cloud. The release stays the edge's: its thresholds let the answer go.
+fn border(said: &Said) -> Vec<(&'static str, String)> {
+    let confidence = said.confidence.get();
+    let mut all = vec![("ballast_confidence", format!("{}.{:04}", confidence / 10_000, confidence % 10_000))];
+    if let Some(cloud) = &said.cloud {
+        all.push(("ballast_answered_by", "cloud".to_owned()));
+        all.push(("ballast_cloud_model", cloud.model.clone()));
+        all.push(("ballast_cloud_version", cloud.version.clone()));
+    }
+    all
+}
+
 /// The protocol's answer to an inference; outputs have these shapes, but for those that count their rows. `told` is what
 /// there is to say of its sequence.
 #[allow(clippy::too_many_arguments)] // all that an answer says of itself
 pub(crate) fn write(
     contract: &Contract,
     number: ReleaseNumber,
-    by: AnsweredBy,
+    (by, said): (AnsweredBy, Option<&Said>),
     id: Option<&str>,
     wanted: &[(usize, bool)],
     outputs: &[Vec<u8>],
@@ -63,6 +76,11 @@ pub(crate) fn write(
         if told.reset {
             parameters.insert("ballast_sequence_reset".to_owned(), Value::Bool(true));
         }
+    }
+    if let Some(parameters) = head.get_mut("parameters").and_then(Value::as_object_mut) {
+        said.into_iter().flat_map(border).for_each(|(name, value)| {
+            parameters.insert(name.to_owned(), json!(value));
+        });
     }
     let mut head = head.to_string();
     head.pop(); // the closing brace: the outputs' numbers are written straight into the text
@@ -122,7 +140,7 @@ mod tests {
             write(
                 &contract,
                 ReleaseNumber { epoch: 1, counter: Counter(1) },
-                AnsweredBy::Active,
+                (AnsweredBy::Active, None),
                 None,
                 &[(0, binary)],
                 &outputs,

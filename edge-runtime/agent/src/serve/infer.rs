@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 
 use super::sequence::{Step, Told};
 use super::{AnsweredBy, Route, Router};
+use crate::cloud::{Cloud, Said};
 use crate::driver::Input;
 use crate::loaded::{Busy, Loaded, Question};
 use crate::metrics::{Metrics, micros};
@@ -42,6 +43,8 @@ pub(crate) struct Answered {
     pub(crate) by: AnsweredBy,
     /// Of a request of a sequence.
     pub(crate) told: Option<Told>,
+    /// At the border to the cloud, where the deployment asks it.
+    pub(crate) said: Option<Said>,
 }
 
 /// What an inference needs beside its inputs. Owned: it goes on when its client has left, so that no failure stays unseen.
@@ -49,6 +52,7 @@ pub(crate) struct Answered {
 pub(crate) struct Context {
     pub(crate) router: Arc<Router>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) cloud: Arc<Cloud>,
     pub(crate) driver: mpsc::UnboundedSender<Input>,
     /// Of a request of a sequence: its turn.
     pub(super) step: Option<Arc<Step>>,
@@ -108,7 +112,7 @@ impl Context {
         loaded.stats.answered(latency);
         let queue = latency.saturating_sub(answer.compute);
         self.metrics.executed(&loaded.contract.model, &loaded.contract.version, queue, answer.compute);
-        Answered { answer, loaded, by, told: None }
+        Answered { answer, loaded, by, told: None, said: None }
     }
 
     async fn failed(

@@ -8,7 +8,7 @@ mod describe;
 mod http;
 mod infer;
 mod listen;
-mod numbers;
+pub(crate) mod numbers;
 mod openapi;
 mod request;
 mod routes;
@@ -24,6 +24,7 @@ use crate::loaded::Loaded;
 pub(crate) use access::Access;
 pub(crate) use body::BodyLimits;
 pub(crate) use http::Server;
+pub(crate) use infer::Answered;
 pub(crate) use listen::Listener;
 
 /// Who answers for one model, now.
@@ -131,9 +132,10 @@ impl AnsweredBy {
 pub(crate) fn service(
     router: Arc<Router>,
     metrics: Arc<crate::metrics::Metrics>,
+    cloud: Arc<crate::cloud::Cloud>,
     driver: tokio::sync::mpsc::UnboundedSender<crate::driver::Input>,
     access: Access,
 ) -> routes::Service {
-    let context = infer::Context { router, metrics, driver, step: None, expires: None };
+    let context = infer::Context { router, metrics, cloud, driver, step: None, expires: None };
     routes::Service { context, access }
 }

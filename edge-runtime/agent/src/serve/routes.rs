@@ -190,6 +190,7 @@ impl Service {
         }
         let mut text = self.context.metrics.render(&served);
         self.context.router.sequences.render(&mut text);
+        text.push_str(&self.context.cloud.render());
         let mut reply = Response::new(Full::new(Bytes::from(text)));
         let text = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
         reply.headers_mut().insert(CONTENT_TYPE, text);
@@ -309,8 +310,8 @@ async fn in_time(
 fn answered_reply(answered: &Answered, id: Option<&str>, wanted: &[(usize, bool)], shapes: &[Vec<u64>]) -> Reply {
     let loaded = &answered.loaded;
     let (number, outputs) = (loaded.release.number, &answered.answer.outputs);
-    let told = answered.told.as_ref();
-    let body = answer::write(&loaded.contract, number, answered.by, id, wanted, outputs, shapes, told);
+    let (who, told) = ((answered.by, answered.said.as_ref()), answered.told.as_ref());
+    let body = answer::write(&loaded.contract, number, who, id, wanted, outputs, shapes, told);
     let mut reply = Response::new(Full::new(body.bytes));
     let kind = if body.header.is_some() { "application/octet-stream" } else { "application/json" };
     reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));

@@ -12,8 +12,22 @@ use super::{AnsweredBy, Route};
 use crate::loaded::Question;
 
 impl Context {
-    /// Answers a question of `rows` rows that fits the contract of `route`'s primary; outputs have all of them.
+    /// Answers a question of `rows` rows that fits the contract of `route`'s primary, or lets the cloud answer it; outputs have
+    /// all of them.
     pub(crate) async fn infer_rows(
+        self,
+        route: Route,
+        by: AnsweredBy,
+        question: Question,
+        rows: u64,
+    ) -> Result<Answered, NoAnswer> {
+        let (cloud, expires) = (Arc::clone(&self.cloud), self.expires);
+        let inputs = question.inputs.clone();
+        let answered = self.at_the_edge(route, by, question, rows).await?;
+        Ok(cloud.finish(answered, &inputs, rows, expires).await)
+    }
+
+    async fn at_the_edge(
         self,
         route: Route,
         by: AnsweredBy,
@@ -41,7 +55,7 @@ impl Context {
                         batch::join(spec, *axis as usize, &all)
                     });
                     let answer = Answer { outputs: joined.collect(), compute };
-                    return Ok(Answered { answer, loaded: route.primary, by, told: None });
+                    return Ok(Answered { answer, loaded: route.primary, by, told: None, said: None });
                 }
                 Rows::Other(next, who) => (route, by) = (next, who),
             }

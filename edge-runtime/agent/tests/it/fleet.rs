@@ -11,9 +11,9 @@ use ballast_bundle::protocol::{
     EnrollRequest, Identity, ReleaseReport, ReleaseState, RenewRequest, SyncRequest, SyncResponse,
 };
 use ballast_bundle::{
-    AssignedDeployment, Assignment, Audience, Blob, Counter, DeploymentRef, Digest, Envelope, Pointer, ReleaseLayers,
-    ReleaseNumber, ReleaseRef, ReleaseStatement, Role, RoleKeys, RunnerRef, RunnerStatement, SigningKey, TrialPolicy,
-    TrustRoot, UnixMillis, sign_pointer, sign_release, sign_root, sign_runner,
+    AssignedDeployment, Assignment, Audience, Blob, Counter, DeploymentRef, Digest, Envelope, Escalation, Pointer,
+    ReleaseLayers, ReleaseNumber, ReleaseRef, ReleaseStatement, Role, RoleKeys, RunnerRef, RunnerStatement, SigningKey,
+    TrialPolicy, TrustRoot, UnixMillis, sign_pointer, sign_release, sign_root, sign_runner,
 };
 use ballast_compiler::Artifacts;
 use ballast_sandbox::EngineProfile;
@@ -116,21 +116,26 @@ impl Fleet {
         fleet
     }
 
-    /// Listens (again, on the same port).
-    pub(crate) fn up(&mut self) {
+    /// TLS of a server in this fleet; whether it talks to gateways without a certificate, too.
+    pub(crate) fn acceptor(&self, strangers: bool) -> tokio_rustls::TlsAcceptor {
         let server_key = KeyPair::generate().unwrap();
         let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
         let certificate = params.signed_by(&server_key, &self.shared.issuer).unwrap();
         let mut roots = rustls::RootCertStore::empty();
         roots.add(self.shared.ca.der().clone()).unwrap();
-        let verifier =
-            rustls::server::WebPkiClientVerifier::builder(Arc::new(roots)).allow_unauthenticated().build().unwrap();
+        let verifier = rustls::server::WebPkiClientVerifier::builder(Arc::new(roots));
+        let verifier = if strangers { verifier.allow_unauthenticated() } else { verifier };
         let chain = vec![certificate.der().clone(), self.shared.ca.der().clone()];
         let config = rustls::ServerConfig::builder()
-            .with_client_cert_verifier(verifier)
+            .with_client_cert_verifier(verifier.build().unwrap())
             .with_single_cert(chain, rustls_pki_types::PrivateKeyDer::try_from(server_key.serialize_der()).unwrap())
             .unwrap();
-        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        tokio_rustls::TlsAcceptor::from(Arc::new(config))
+    }
+
+    /// Listens (again, on the same port).
+    pub(crate) fn up(&mut self) {
+        let acceptor = self.acceptor(true);
         let listener = std::net::TcpListener::bind(self.address).unwrap();
         listener.set_nonblocking(true).unwrap();
         self.address = listener.local_addr().unwrap();
@@ -276,8 +281,22 @@ impl Fleet {
             want: want.cloned(),
             stable: stable.cloned(),
             trial,
+            escalation: None,
         }];
         self.assign_all(deployments, Some(runner));
+    }
+
+    /// 1.0.0 of digits, as this asks the cloud.
+    pub(crate) fn escalates(&self, release: &ReleaseRef, escalation: &Escalation) {
+        let deployments = vec![AssignedDeployment {
+            deployment: deployment(),
+            model: "digits".to_owned(),
+            want: Some(release.clone()),
+            stable: Some(release.clone()),
+            trial: trial(),
+            escalation: Some(escalation.clone()),
+        }];
+        self.assign_all(deployments, Some(self.runner_signed_by(Role::Runtime)));
     }
 
     pub(crate) fn assign_all(&self, deployments: Vec<AssignedDeployment>, runner: Option<RunnerRef>) {

@@ -3,6 +3,7 @@
 mod access;
 mod bad_input;
 mod clients;
+mod cloud;
 mod exposition;
 mod failures;
 mod fleet;

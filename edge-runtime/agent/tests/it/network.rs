@@ -58,7 +58,7 @@ fn deployments_that_want_the_same_bytes_share_one_download() {
             fleet.release_of(&deployment, &crate::models::digits("1.0.0"), "1.0.0", 1, fleet.key(Role::Release));
         let (want, stable) = (Some(release.clone()), Some(release));
         let model = if name == "copy" { "other" } else { "digits" }.to_owned();
-        deployments.push(AssignedDeployment { deployment, model, want, stable, trial: trial() });
+        deployments.push(AssignedDeployment { deployment, model, want, stable, trial: trial(), escalation: None });
     }
     let runner = fleet.runner_signed_by(Role::Runtime);
     let blobs: u64 = fleet.state().blobs.values().map(|bytes| bytes.len() as u64).sum();

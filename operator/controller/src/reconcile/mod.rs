@@ -75,6 +75,7 @@ impl Controller {
             selector: serving.selector.clone(),
             update: serving.update.as_ref().map(|(offer, _)| offer.number),
             trial: serving.trial.clone(),
+            escalation: serving.escalation.clone(),
         });
         self.save_changes(record)?;
         Ok(serving)

@@ -24,6 +24,7 @@ impl Controller {
             update: update.and_then(|r| self.admit(&record.deployment, r)),
             stable: record.stable().and_then(Offer::of),
             trial: served.trial.clone(),
+            escalation: served.escalation.clone(),
             hurry: Hurry::Nobody,
             yields: true,
         })
@@ -50,6 +51,7 @@ impl Controller {
             update: update.and_then(|r| self.admit(&wanted.deployment, r)),
             stable: record.stable().and_then(Offer::of),
             trial: wanted.trial.clone(),
+            escalation: wanted.escalation.clone(),
             hurry: match hurry {
                 false => Hurry::Nobody,
                 true if members < SMALL_FLEET => Hurry::Everybody,

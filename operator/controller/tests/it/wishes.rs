@@ -136,3 +136,47 @@ async fn files_beside_a_model_are_compiled_with_it() {
     world.pass().await;
     assert!(reason(&world, Reason::InvalidSpec), "{:?}", world.source.statuses.lock().unwrap()["net"].conditions);
 }
+
+#[tokio::test]
+async fn what_the_cloud_is_asked_for_changes_within_a_sync_and_is_no_new_release() {
+    let mut world = World::new().await;
+    world.gateway("gw-a", &[("line", "a")]).await;
+    world.rolled_out("digits", "1.0.0", &["gw-a"]).await;
+    let before = world.told("gw-a", "digits").await.unwrap();
+    assert_eq!(before.escalation, None, "nobody is asked unless it is written");
+    let written = |below: &str| {
+        serde_json::json!({
+            "confidence": {"output": "scores", "scores": "Logits", "below": below},
+            "cloud": {"endpoint": "https://cloud.example", "model": "digits-large"},
+            "privacy": "Any",
+        })
+    };
+    for (below, is) in [("0.85", 8_500), ("0.9", 9_000)] {
+        world.wish("digits", "1.0.0", |o| o["spec"]["escalation"] = written(below));
+        world.pass().await;
+        let told = world.told("gw-a", "digits").await.unwrap();
+        let escalation = told.escalation.unwrap();
+        assert_eq!((escalation.confidence.thresholds.others.get(), escalation.cloud.deadline_millis), (is, 300));
+        assert_eq!(told.want, before.want, "the same release");
+    }
+    // Its object cannot be acted on any more: what gateways were told stays, also over a restart.
+    world.wish("digits", "1.0.0", |o| o["spec"]["escalation"] = written("7"));
+    world.pass().await;
+    world = world.restarted(5_000).await;
+    world.sync("gw-a", Vec::new()).await;
+    for _ in 0..200 {
+        // The runner is prepared beside the passes.
+        world.pass().await;
+        if world.sync("gw-a", Vec::new()).await.assignment.is_some() {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    }
+    let told = world.told("gw-a", "digits").await.unwrap();
+    assert_eq!(told.escalation.unwrap().confidence.thresholds.others.get(), 9_000);
+    assert_eq!(told.want, before.want);
+    // Taken out, nobody is asked any more.
+    world.wish("digits", "1.0.0", |_| ());
+    world.pass().await;
+    assert_eq!(world.told("gw-a", "digits").await.unwrap().escalation, None);
+}
