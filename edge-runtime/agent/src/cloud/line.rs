@@ -150,8 +150,9 @@ impl Line {
             Decision::Label(permit) => {
                 let (contract, inputs) = (own.contract.clone(), inputs.to_vec());
                 let rows_asked = own.rows;
+                let deadline = LABEL_DEADLINE.max(Duration::from_millis(self.escalation.cloud.deadline_millis));
                 tokio::spawn(async move {
-                    let _ = self.ask(permit, &contract, &inputs, rows_asked, &rows, LABEL_DEADLINE).await;
+                    let _ = self.ask(permit, &contract, &inputs, rows_asked, &rows, deadline).await;
                 });
                 alone
             }
