@@ -29,7 +29,7 @@ fn two_models() -> (Fleet, Gateway) {
         let deployment = DeploymentRef { name: model.to_owned(), ..deployment() };
         let release = fleet.release_of(&deployment, &artifacts, "1.0.0", 1, fleet.key(Role::Release));
         let (want, stable) = (Some(release.clone()), Some(release));
-        AssignedDeployment { deployment, model: model.to_owned(), want, stable, trial: trial() }
+        AssignedDeployment { deployment, model: model.to_owned(), want, stable, trial: trial(), escalation: None }
     });
     fleet.assign_all(deployments.into(), Some(fleet.runner_signed_by(Role::Runtime)));
     let gateway = Gateway::started(&fleet);
