@@ -8,6 +8,7 @@ A case's folder has
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -75,7 +76,13 @@ def write_case(folder, model, vectors, tolerance, operator, original=None):
 
 
 def run(folder, *arguments):
-    """Runs a folder of cases; `{"passed", "unsupported", "wrong", "cases": [{"case", "operator", "outcome"}]}`."""
+    """Runs a folder of cases; `{"passed", "unsupported", "wrong", "cases": [{"case", "operator", "outcome"}]}`.
+
+    With BALLAST_SEEDS=FOLDER in the environment, the models are put there instead, and that is all: fuzzing starts from them."""
+    if seeds := os.environ.get("BALLAST_SEEDS"):
+        for model in Path(folder).glob("*/model.onnx"):
+            shutil.copy(model, Path(seeds) / f"{Path(sys.argv[0]).stem} {model.parent.name}")
+        sys.exit(0)
     program = [CARGO, "run", "--quiet", "--package", "ballast-tests", "--bin", "conformance", "--"]
     command = [*program, str(folder), "--output", "json", *map(str, arguments)]
     # Wrong answers are a failure of the program; what was wrong is in what it says.
@@ -86,16 +93,18 @@ def told(outcome):
     """An outcome in one line."""
     match outcome["result"]:
         case "passed":
-            return f"passed, {outcome['micros'] / 1000:.2f} ms"
+            memory = outcome.get("memory")
+            taken = f", {memory['taken'] / 2**20:.1f} of {memory['promised'] / 2**20:.1f} MiB" if memory else ""
+            return f"passed, {outcome['micros'] / 1000:.2f} ms{taken}"
         case "unsupported":
             return "unsupported: " + "; ".join(f"{r['operator']}: {r['detail']}" for r in outcome["refusals"])
         case _:
             return f"wrong: {outcome['message']}"
 
 
-def judge(folder, what):
+def judge(folder, what, *arguments):
     """Runs a folder of cases that must all be right; says which are not, how many there are of `what`, and exits."""
-    results = run(folder)["cases"]
+    results = run(folder, *arguments)["cases"]
     wrong = [r for r in results if r["outcome"]["result"] != "passed"]
     for result in wrong:
         print(f"FAILED {result['case']}: {told(result['outcome'])}")

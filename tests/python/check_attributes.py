@@ -5,19 +5,16 @@ cases of the `onnx` package are given every attribute that they leave out and th
 before. Exits 1 if one is not.
 """
 
-import json
-import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 from onnx import defs
 
+import cases
 from cases import arrays, with_constants, write_case
 from onnx_cases import collect, in_scope
 
-ROOT = Path(__file__).resolve().parents[2]
 # Their default is one of two directions, whatever the direction is; ONNX Runtime refuses it for one.
 OF_DIRECTIONS = ("RNN", "activations")
 
@@ -38,10 +35,7 @@ def write_out(graph, sets):
 
 
 def run(directory):
-    cargo = os.environ.get("CARGO", "cargo")
-    command = [cargo, "run", "--quiet", "--package", "ballast-compiler", "--example", "conformance", "--", directory]
-    output = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
-    return {result["case"]: result for result in map(json.loads, output.splitlines())}
+    return {result["case"]: result["outcome"] for result in cases.run(directory, "--native")["cases"]}
 
 
 def main():
@@ -61,7 +55,7 @@ def main():
     for name in names:
         if before[name] != after[name]:
             failed += 1
-            print(f"FAILED {name}: {after[name]['message'] or before[name]['message']}")
+            print(f"FAILED {name}: {cases.told(after[name])}; before: {cases.told(before[name])}")
     print(f"{total} attributes: {len(names) - failed} cases passed, {failed} failed")
     sys.exit(1 if failed or not names else 0)
 

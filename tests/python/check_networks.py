@@ -1,6 +1,6 @@
 """Holds compiler and sandbox to ONNX Runtime on networks at published layer shapes (networks.py).
 
-Run by `cargo xtask test`. Every network must be taken, and give ONNX Runtime's answers. Prints how long both take, for
+Run by `cargo xtask test`. Every network must be taken, give ONNX Runtime's answers, and take the memory that its verdict says. Prints how long both take, for
 information. `check_networks.py WORD` looks at those with the word in their name. Exits 1 if one does not hold.
 """
 
@@ -49,7 +49,7 @@ def main():
             absolute = 1e-4 * max(1.0, *(4 * float(np.std(a)) for a in answers))
             vectors = [([net.given[i.name] for i in model.graph.input], answers)]
             cases.write_case(Path(directory) / net.name, model, vectors, (1e-3, absolute), net.name)
-        found = cases.run(directory, "--rounds", ROUNDS, "--limit", 180, "--jobs", 1)["cases"]
+        found = cases.run(directory, "--rounds", ROUNDS, "--limit", 180, "--jobs", 1, "--memory")["cases"]
     for result in found:
         name, outcome = result["case"], result["outcome"]
         right = outcome["result"] == "passed"

@@ -57,6 +57,11 @@ impl Worker {
     fn start(code: &Path, options: &Options) -> Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("--worker").arg(code).args(["--rounds", &options.rounds.to_string()]);
+        for (name, is_asked) in [("--native", options.native), ("--memory", options.memory)] {
+            if is_asked {
+                command.arg(name);
+            }
+        }
         for (name, folder) in [("--plans", &options.plans), ("--contracts", &options.contracts)] {
             if let Some(folder) = folder {
                 command.arg(name).arg(folder);

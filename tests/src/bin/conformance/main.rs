@@ -10,6 +10,8 @@ mod case;
 mod compare;
 mod docs;
 mod guard;
+mod memory;
+mod native;
 mod report;
 mod worker;
 
@@ -52,6 +54,12 @@ struct Args {
     /// Timed runs per case; the fastest is reported.
     #[arg(long, value_name = "N", default_value_t = 0)]
     rounds: u32,
+    /// Also hold the reference evaluator and the kernels, as native code of this machine, to the expected answers.
+    #[arg(long)]
+    native: bool,
+    /// Also hold the memory that verdicts promise to what an instance takes.
+    #[arg(long)]
+    memory: bool,
     /// Operators there are (`operators.json`), for the page.
     #[arg(long, value_name = "FILE", requires = "page")]
     operators: Option<PathBuf>,
@@ -81,7 +89,13 @@ enum Output {
 impl Args {
     /// What a worker is told.
     fn options(&self) -> worker::Options {
-        worker::Options { rounds: self.rounds, plans: self.plans.clone(), contracts: self.contracts.clone() }
+        worker::Options {
+            rounds: self.rounds,
+            native: self.native,
+            memory: self.memory,
+            plans: self.plans.clone(),
+            contracts: self.contracts.clone(),
+        }
     }
 }
 

@@ -97,7 +97,7 @@ impl fmt::Display for Report {
         for (case, outcome) in &self.results {
             match outcome {
                 Outcome::Wrong { message } => writeln!(f, "WRONG {}: {message}", case.name)?,
-                Outcome::Passed { micros } if *micros > 0 => {
+                Outcome::Passed { micros, .. } if *micros > 0 => {
                     writeln!(f, "{}: {:.2} ms", case.name, *micros as f64 / 1e3)?;
                 }
                 Outcome::Passed { .. } | Outcome::Unsupported { .. } => {}

@@ -16,6 +16,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::case::{self, About, Array, Case, Vector};
 use crate::compare::compare;
+use crate::memory::{Memory, resident};
+use crate::native;
 
 /// Memory of the device that is compiled for.
 const MEMORY: u64 = 3 << 30;
@@ -31,6 +33,9 @@ pub enum Outcome {
     Passed {
         /// Fastest timed run, microseconds; 0 without one.
         micros: u64,
+        /// What an instance takes, where that was asked for.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        memory: Option<Memory>,
     },
     /// The census says no.
     Unsupported { refusals: Vec<Refusal> },
@@ -51,6 +56,10 @@ pub struct Refusal {
 pub struct Options {
     /// Timed runs.
     pub rounds: u32,
+    /// Also judge the reference evaluator, and the kernels as native code.
+    pub native: bool,
+    /// Also hold the verdict's memory to what an instance takes.
+    pub memory: bool,
     /// Where plans are kept.
     pub plans: Option<PathBuf>,
     /// Where contracts are kept, with golden vectors.
@@ -106,12 +115,17 @@ fn judge(bench: &Bench, case: &Case) -> Result<Outcome, String> {
     let text = |e: anyhow::Error| format!("{e:#}");
     let (model, golden) = (case.read("model.onnx").map_err(text)?, case.read("golden.safetensors").map_err(text)?);
     let vectors = case::vectors(&golden).map_err(text)?;
-    let artifacts = match build(bench, &case.about, model, golden) {
+    let artifacts = match build(bench, &case.about, model.clone(), golden) {
         Ok(artifacts) => artifacts,
         Err(outcome) => return Ok(outcome),
     };
     let contract: Contract = serde_json::from_slice(&artifacts.contract).map_err(|e| e.to_string())?;
     keep(bench, case, &artifacts).map_err(|e| format!("it could not be kept: {e}"))?;
+    if bench.options.native {
+        let given = vectors.iter().map(|vector| inputs(&contract, vector)).collect::<Result<_, _>>()?;
+        let judge = |index: usize, found: &[Vec<u8>]| outputs(&contract, &vectors[index], found, &case.about);
+        native::judge(&model, &artifacts, &contract, &given, &judge)?;
+    }
     prove(bench, &artifacts)?;
     let spec = ProgramSpec {
         plan: Arc::from(artifacts.plan),
@@ -134,7 +148,25 @@ fn judge(bench: &Bench, case: &Case) -> Result<Outcome, String> {
         }
     }
     let micros = if bench.options.rounds == 0 { 0 } else { u64::try_from(best.as_micros()).unwrap_or(u64::MAX) };
-    Ok(Outcome::Passed { micros })
+    let memory = match vectors.first().filter(|_| bench.options.memory) {
+        Some(vector) => {
+            let memory = one_more(&program, &inputs(&contract, vector)?, artifacts.verdict.peak_memory_bytes)?;
+            memory.judge()?;
+            Some(memory)
+        }
+        None => None,
+    };
+    Ok(Outcome::Passed { micros, memory })
+}
+
+/// What a further instance takes once it has answered; the first one has filled what all share.
+fn one_more(program: &Program, inputs: &[&[u8]], promised: u64) -> Result<Memory, String> {
+    let measure = || resident().map_err(|e| format!("{e:#}"));
+    let before = measure()?;
+    let mut instance = program.instantiate().map_err(|e| e.to_string())?;
+    drop(instance.infer(inputs, DEADLINE).map_err(|fault| format!("sandbox: {fault}"))?);
+    let taken = measure()?.saturating_sub(before);
+    Ok(Memory { promised, taken })
 }
 
 /// As for a release, with the case's vectors as the user's golden ones.
