@@ -16,9 +16,11 @@ import numpy as np
 
 import cases
 import proposals
+import wider_proposals
 from random_graphs import grow
 
 BATCH = 500
+PROPOSALS = proposals.ALL + wider_proposals.ALL
 # Failures that are cut down: it takes a run each.
 CUT_DOWN = 10
 # Share of graphs that may be refused, or this tests little.
@@ -27,8 +29,11 @@ REFUSED_AT_MOST = 0.1
 
 def write(folder, graph, outputs=None):
     model, given, answers = graph.whole(outputs)
-    largest = max([1.0] + [float(np.abs(a).max()) for a in answers if a.dtype == np.float32])
-    cases.write_case(folder, model, [(given, answers)], (1e-3, 1e-4 * largest), "+".join(sorted({n.op_type for n in model.graph.node})))
+    floats = [v.array for v in graph.values if v.array.dtype.kind == "f"] + [a for a in answers if a.dtype.kind == "f"]
+    largest = max([1.0] + [float(np.abs(a).max()) for a in answers if a.dtype.kind == "f"])
+    # Halves are rounded between nodes by one and not by another: some units of their eleven bits.
+    relative, absolute = (1e-2, 4e-3) if any(a.dtype == np.float16 for a in floats) else (1e-3, 1e-4)
+    cases.write_case(folder, model, [(given, answers)], (relative, absolute * largest), "+".join(sorted({n.op_type for n in model.graph.node})))
 
 
 def first_difference(graph, name, failures):
@@ -61,7 +66,7 @@ def main():
         graphs = {}
         with tempfile.TemporaryDirectory() as directory:
             for i in range(start, min(start + BATCH, arguments.graphs)):
-                graph = grow([arguments.seed, i], proposals.ALL)
+                graph = grow([arguments.seed, i], PROPOSALS)
                 if graph.nodes:
                     graphs[f"{arguments.seed}-{i}"] = graph
                     nodes.update(node.op_type for node in graph.nodes)

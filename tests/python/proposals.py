@@ -96,7 +96,7 @@ def cast(g):
         require(to.kind == "i" or x.array.min() > -1)
     if to.kind in "iu" and x.array.dtype != F32:
         info = np.iinfo(to)
-        require(x.array.dtype == np.bool_ or info.min <= x.array.min() and x.array.max() <= info.max)
+        require(x.array.dtype == np.bool_ or info.min <= float(x.array.min()) and float(x.array.max()) <= info.max)
     g.add("Cast", [x], exact=x.exact, to=int(np_type(to)))
 
 

@@ -10,8 +10,10 @@ import onnxruntime as ort
 from onnx import helper, numpy_helper
 
 F32 = np.dtype(np.float32)
-TYPES = [np.dtype(t) for t in ("float32", "float32", "float32", "float32", "int64", "int32", "int8", "uint8", "bool")]
-OPSETS = (18, 20, 21)
+TYPES = [np.dtype(t) for t in ("float32",) * 8 + ("int64", "int32", "int8", "uint8", "bool") * 2 + ("float64", "float16", "int16", "uint16")]
+OPSETS = (18, 20, 21, 23)
+# Domains beside ONNX's own, and the version of each that is asked for.
+DOMAINS = {"com.microsoft": 1, "ai.onnx.ml": 3}
 # Elements of a tensor, and the size of its numbers, at most.
 MOST, LARGEST = 4096, 100
 
@@ -39,10 +41,15 @@ class RandomGraph:
         self.r = np.random.default_rng(seed)
         self.opset = int(self.r.choice(OPSETS))
         self.values, self.inputs, self.nodes, self.constants = [], [], [], {}
+        # What the graphs inside of a node read from around it; and outputs that have as many rows along an axis as the data says.
+        self.captured, self.counted = {}, {}
         for i in range(self.r.integers(1, 4)):
-            value = Value(f"x{i}", self.array(self.shape(), self.kind()), True)
-            self.inputs.append(value)
-            self.values.append(value)
+            self.values.append(self.input(self.array(self.shape(), self.kind())))
+
+    def input(self, array):
+        """One more input of the graph."""
+        self.inputs.append(Value(f"x{len(self.inputs)}", array, True))
+        return self.inputs[-1]
 
     def kind(self):
         return TYPES[self.r.integers(len(TYPES))]
@@ -52,10 +59,10 @@ class RandomGraph:
         return tuple(int(d) for d in self.r.integers(1, 7, rank))
 
     def array(self, shape, kind, low=None, high=None):
-        if kind == F32:
+        if kind.kind == "f":
             # Sixteenths: sums and products of few are exact.
             low, high = (-3, 3) if low is None else (low, high)
-            return (self.r.integers(int(low * 16), int(high * 16) + 1, shape) / 16).astype(F32)
+            return (self.r.integers(int(low * 16), int(high * 16) + 1, shape) / 16).astype(kind)
         if kind == np.bool_:
             return self.r.random(shape) < 0.5
         low, high = {"u": (0, 20), "i": (-10, 11)}[kind.kind] if low is None else (low, high)
@@ -88,26 +95,40 @@ class RandomGraph:
             return same[self.r.integers(len(same))]
         return self.constant(self.array(tuple(shape), value.array.dtype, **options))
 
-    def add(self, kind, inputs, outputs=1, exact=None, **attributes):
-        """Runs the node alone; its outputs join when they are numbers that one can compare."""
+    def add(self, kind, inputs, outputs=1, exact=None, captured=(), counted=None, **attributes):
+        """Runs the node alone; its outputs join when they are numbers that one can compare.
+
+        `captured` are tensors that graphs inside of it read. `counted` is the axis of each output along which the data says how
+        many rows there are, or None: nothing is made of those that have one."""
         inputs = [self.constant(np.asarray(i)) if isinstance(i, (np.ndarray, np.generic)) else i for i in inputs]
         names = [f"t{len(self.nodes)}_{i}" for i in range(outputs)]
         node = helper.make_node(kind, [i.name if i else "" for i in inputs], names, name=f"n{len(self.nodes)}", **attributes)
-        given = {i.name: i.array for i in inputs if i and i.name not in self.constants}
-        arrays = run(self.model([node], given, names), given)
+        around = {v.name: v for v in [*inputs, *captured] if v}
+        given = {name: v.array for name, v in around.items() if name not in self.constants}
+        arrays = run(self.model([node], given, names, captured=[v.name for v in captured]), given)
         for array in arrays:
             require(0 < array.size <= MOST and array.ndim <= 6)
-            require(array.dtype in (F32, np.bool_) or array.dtype.kind in "iu")
-            require(array.dtype != F32 or np.isfinite(array).all() and np.abs(array).max() <= LARGEST)
+            require(array.dtype in TYPES or array.dtype.kind in "iu")
+            require(array.dtype.kind != "f" or np.isfinite(array).all() and np.abs(array).max() <= LARGEST)
             require(array.dtype.kind != "i" or np.abs(array.astype(np.int64)).max() < 1 << 31)
         if exact is None:
-            exact = all(i.exact for i in inputs if i) and all(a.dtype != F32 for a in arrays)
+            exact = all(v.exact for v in around.values()) and all(a.dtype.kind != "f" for a in arrays)
         self.nodes.append(node)
-        self.values.extend(Value(name, array, exact) for name, array in zip(names, arrays))
+        self.captured[node.name] = [v.name for v in captured]
+        counted = counted or [None] * outputs
+        self.counted.update((name, axis) for name, axis in zip(names, counted) if axis is not None)
+        found = [Value(name, array, exact) for name, array in zip(names, arrays)]
+        self.values.extend(v for v, axis in zip(found, counted) if axis is None)
+        return found
 
-    def model(self, nodes, given, outputs):
-        """A model of these nodes with these inputs."""
-        used = {name for node in nodes for name in node.input}
+    def reads(self, node):
+        return {*node.input, *self.captured[node.name]}
+
+    def model(self, nodes, given, outputs, captured=()):
+        """A model of these nodes with these inputs; `captured` is what a node reads that is not in the graph yet."""
+        used = {name for node in nodes for name in node.input} | set(captured)
+        used |= {name for node in nodes for name in self.captured.get(node.name, [])}
+        domains = sorted({node.domain for node in nodes} - {""})
         return helper.make_model(
             helper.make_graph(
                 nodes,
@@ -116,26 +137,27 @@ class RandomGraph:
                 [onnx.ValueInfoProto(name=name) for name in outputs],
                 [numpy_helper.from_array(a, n) for n, a in self.constants.items() if n in used],
             ),
-            opset_imports=[helper.make_opsetid("", self.opset)],
+            opset_imports=[helper.make_opsetid("", self.opset), *(helper.make_opsetid(d, DOMAINS[d]) for d in domains)],
             ir_version=10,
         )
 
     def whole(self, outputs=None):
         """The graph, or what `outputs` need of it: model, inputs, answers. Without `outputs`, what nothing else reads."""
         if outputs is None:
-            read = {name for node in self.nodes for name in node.input}
+            read = set().union(*map(self.reads, self.nodes))
             outputs = [name for node in self.nodes for name in node.output if name not in read]
         needed, nodes = set(outputs), []
         for node in reversed(self.nodes):
             if needed & set(node.output):
                 nodes.insert(0, node)
-                needed |= set(node.input)
+                needed |= self.reads(node)
         given = {v.name: v.array for v in self.inputs if v.name in needed}
         model = self.model(nodes, given, outputs)
         answers = run(model, given)
         del model.graph.output[:]
         for name, a in zip(outputs, answers):
-            model.graph.output.append(helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(a.dtype), a.shape))
+            shape = ["rows" if axis == self.counted.get(name) else d for axis, d in enumerate(a.shape)]
+            model.graph.output.append(helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(a.dtype), shape))
         return model, list(given.values()), answers
 
 
@@ -154,14 +176,14 @@ def grow(seed, proposals):
     for _ in range(60):
         if len(graph.nodes) >= wanted:
             break
-        constants = dict(graph.constants)
+        constants, inputs = dict(graph.constants), list(graph.inputs)
         try:
             proposals[graph.r.integers(len(proposals))](graph)
         except Exception as error:
             # ONNX Runtime has not every operator for every type.
             if not (isinstance(error, Refused) or of_runtime(error)):
                 raise
-            graph.constants = constants
+            graph.constants, graph.inputs = constants, inputs
     while graph.nodes:
         try:
             graph.whole()
