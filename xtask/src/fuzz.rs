@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 
 use crate::process::{Group, run as run_to_end};
@@ -91,7 +91,8 @@ fn build(folder: &Path, name: &str) -> Result<PathBuf> {
     Ok(folder.join(triple).join("debug").join(name))
 }
 
-/// The operator cases of the `onnx` package: their models, and what the compiler makes of them.
+/// The operator cases of the `onnx` package: their models, with those of the other checks, options and archives; and what the
+/// compiler makes of them.
 fn write_seeds(target: Target, seeds: &Path) -> Result<()> {
     let cases = workspace::target_dir()?.join("conformance").join("onnx");
     if !cases.is_dir() {
@@ -105,15 +106,7 @@ fn write_seeds(target: Target, seeds: &Path) -> Result<()> {
         cargo.args(["--wrong-at-most", &usize::MAX.to_string(), &format!("--{}s", target.name())]).arg(seeds);
         return run_to_end(&mut cargo);
     }
-    let mut written = 0;
-    for case in std::fs::read_dir(&cases).with_context(|| format!("reading {}", cases.display()))? {
-        let case = case?;
-        let model = case.path().join("model.onnx");
-        if std::fs::metadata(&model)?.len() <= u64::from(LONGEST) {
-            std::fs::copy(&model, seeds.join(case.file_name()))?;
-            written += 1;
-        }
-    }
-    ensure!(written > 0, "no seeds in {}", cases.display());
-    Ok(())
+    let mut script = Command::new(python::environment()?);
+    script.arg("-B").arg(workspace::root().join("tests/python/fuzz_seeds.py"));
+    run_to_end(script.arg(&cases).arg(seeds).arg(LONGEST.to_string()))
 }
