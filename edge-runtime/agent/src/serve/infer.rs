@@ -70,12 +70,14 @@ impl Context {
     ) -> Result<Answered, NoAnswer> {
         loop {
             let started = Instant::now();
-            match route
-                .primary
-                .infer(self.fed(&route.primary, &question), route.stand_in().is_some(), self.expires)
-                .await
-            {
+            let fed = self.fed(&route.primary, &question);
+            let went_on = self.step.as_deref().filter(|step| step.went_on());
+            let stand_in = route.stand_in().is_some() && went_on.is_none();
+            match route.primary.infer(fed, stand_in, self.expires).await {
                 Ok(Ok(answer)) => return Ok(self.counted(route.primary, answer, by, started)),
+                // What a client drove its own sequence to says nothing of the release, which is asked once more without it.
+                Ok(Err(fault))
+                    if fault.reason() == FailureReason::NotFinite && went_on.is_some_and(Step::begin_anew) => {}
                 Ok(Err(fault)) => return self.failed(route, fault, &question, started.elapsed()).await,
                 Err(Busy::Expired) => return Err(NoAnswer::Expired),
                 // Another release would begin the sequence anew: who comes again loses nothing.

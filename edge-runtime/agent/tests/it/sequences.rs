@@ -254,6 +254,29 @@ fn a_release_goes_on_with_its_own_state_only_and_says_when_it_begins_anew() {
 }
 
 #[test]
+fn nobody_drives_a_release_off_the_gateway_by_what_he_makes_it_carry() {
+    let fleet = Fleet::start();
+    let one = fleet.release(&bundle("1.0.0", &summing(), carried()), "1.0.0", 1);
+    let two = fleet.release(&bundle("2.0.0", &summing(), carried()), "2.0.0", 2);
+    fleet.assign(Some(&one), Some(&one));
+    let gateway = Gateway::started(&fleet);
+    let address = gateway.address();
+    let ask = |x: f32, parameters: Value| send(&address, x, &parameters);
+    wait_for("1.0.0 is active", || fleet.is("1.0.0", ReleaseState::Active));
+    let runner = fleet.runner_signed_by(ballast_bundle::Role::Runtime);
+    fleet.assign_with(Some(&two), Some(&one), endless_trial(), runner);
+    wait_for("2.0.0 is on trial", || ask(3e38, first(1)).by() == "candidate");
+    for _ in 0..20 {
+        // The sum is beyond the largest number: it is given up, and the client told.
+        let reply = ask(3e38, id(1));
+        assert_eq!((y(&reply), reply.by().as_str()), ((3e38, true), "candidate"));
+    }
+    assert_eq!(y(&ask(-3e38, id(1))), (0.0, false), "and goes on from there");
+    assert!(fleet.is("2.0.0", ReleaseState::Trial), "it was never the release");
+    assert!(gateway.metrics().contains("ballast_sequences_reset_total{model=\"digits\"} 20"));
+}
+
+#[test]
 fn what_a_sequence_begins_with_is_the_specs_and_may_be_all_there_is() {
     let five = StateOverride { initial: vec![5], ..carried() };
     let (_fleet, gateway) = serving(&bundle("1.0.0", &summing(), five.clone()), |_| {});

@@ -66,7 +66,7 @@ impl Sequences {
             (
                 "ballast_sequences_reset_total",
                 "counter",
-                "Answers by a release that had no state to go on with",
+                "Answers that began a sequence anew which was under way",
                 |(_, c)| c.reset,
             ),
             (
@@ -112,20 +112,34 @@ pub(super) struct Step {
     ask: Ask,
     /// The release that was asked last had nothing to go on with, and the sequence was under way.
     reset: AtomicBool,
+    /// What was carried led to no number.
+    anew: AtomicBool,
 }
 
 /// What an answer says of its sequence.
 #[derive(Debug, Clone)]
 pub(crate) struct Told {
     pub(crate) id: SequenceId,
-    /// The sequence was under way, and this answer begins anew: another release gives it than the one before.
+    /// The sequence was under way, and this answer begins anew: another release gives it than the one before, or what was
+    /// carried led to no number.
     pub(crate) reset: bool,
 }
 
 impl Step {
+    /// Whether the release that was asked last went on with state of its own.
+    pub(super) fn went_on(&self) -> bool {
+        !self.ask.start && !self.reset.load(Ordering::Relaxed)
+    }
+
+    /// From here on this request has nothing to go on with; what was carried stays until an answer is good. False if that was so.
+    pub(super) fn begin_anew(&self) -> bool {
+        !self.anew.swap(true, Ordering::Relaxed)
+    }
+
     /// State for a release: its own from the sequence's last answer, or none.
     fn carried(&self, loaded: &Loaded) -> Option<Vec<Bytes>> {
         let carried = lock(&self.turn.book).carried(&self.turn.key, &owner(loaded));
+        let carried = carried.filter(|_| !self.anew.load(Ordering::Relaxed));
         self.reset.store(carried.is_none() && !self.ask.start, Ordering::Relaxed);
         carried
     }
@@ -173,7 +187,7 @@ impl Context {
         if !lock(&turn.book).begin(&turn.key, ask.start) {
             return Err(unknown(&route.primary.contract, &id));
         }
-        let step = Arc::new(Step { turn, ask, reset: AtomicBool::new(false) });
+        let step = Arc::new(Step { turn, ask, reset: AtomicBool::new(false), anew: AtomicBool::new(false) });
         self.step = Some(Arc::clone(&step));
         let expires = self.expires;
         let mut answered = self.infer_rows(route, by, question, rows).await?;
