@@ -53,18 +53,17 @@ impl Server {
     /// Takes connections until told to stop; whoever connected by then is answered: closing would reset them.
     async fn accept(self, listener: Listener, mut stop: watch::Receiver<bool>) {
         loop {
-            // The place comes first: who cannot be served waits in the kernel's queue, not in our memory.
-            let place = tokio::select! {
-                place = Arc::clone(&self.places).acquire_owned() => place,
-                () = stopped(&mut stop) => break,
-            };
-            let Ok(place) = place else { break };
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 () = stopped(&mut stop) => break,
             };
             match accepted {
-                Ok(accepted) => self.serve(accepted, listener.guarded, place, &stop),
+                // One connection of each listener waits here for its place, the others in the kernel's queue, not in our memory.
+                // A place taken before anybody has come would be missing at the other listeners.
+                Ok(accepted) => {
+                    let Ok(place) = Arc::clone(&self.places).acquire_owned().await else { return };
+                    self.serve(accepted, listener.guarded, place, &stop);
+                }
                 Err(error) => {
                     // Out of file descriptors, say: it passes, and spinning does not help.
                     tracing::warn!(%error, "a connection could not be accepted");
