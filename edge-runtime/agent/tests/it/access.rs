@@ -93,7 +93,7 @@ fn a_unix_socket_serves_the_same_to_this_machines_programs() {
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
     let set = format!("serve.unix={}", path.display());
     let tokens = format!("serve.token_file={}", token_file(dir.path(), TOKEN));
-    let (fleet, mut gateway) = serving_with(&["--set", &set, "--set", &tokens]);
+    let (fleet, mut gateway) = serving_with(&["--set", &set, "--set", &tokens, "--set", "serve.max_connections=1"]);
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
     let get = |path: &Path| {
         let mut stream = UnixStream::connect(path).unwrap();
@@ -104,6 +104,11 @@ fn a_unix_socket_serves_the_same_to_this_machines_programs() {
     };
     let answer = get(&path);
     assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("\"digits\""), "no token is asked for: {answer}");
+    // The one place is nobody's while nobody has come: both listeners serve in turns.
+    for _ in 0..3 {
+        assert_eq!(call(&gateway.address(), "GET", "/v2", &[], b"").unwrap().status, 401);
+        assert!(get(&path).starts_with("HTTP/1.1 200"));
+    }
 
     // A second gateway does not take it away, nor anything else that is there.
     let other = Gateway::enrolled(&fleet);
