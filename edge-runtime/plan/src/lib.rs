@@ -186,7 +186,7 @@ impl<'a> Plan<'a> {
         Ok(gone_through)
     }
 
-    /// Work of one run of an entry, see [`work`](crate::work): at most [`MAX_WORK`](crate::work::MAX_WORK).
+    /// Work of one run of an entry, see [`work`]: at most [`MAX_WORK`](crate::work::MAX_WORK).
     pub fn work(&self, entry: &Entry<'a>) -> u64 {
         work::work(entry.items(), &self.programs)
     }
