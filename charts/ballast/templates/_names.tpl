@@ -18,7 +18,8 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end -}}
 
-{{- /* One for all namespaces: it carries the namespace in its name. */ -}}
+{{- /* One for the whole cluster, whatever the release and its namespace are: one operator watches all namespaces, and Helm
+refuses a second installation because this name belongs to the first one. */ -}}
 {{- define "ballast.clusterName" -}}
-{{- printf "%s-%s" .Release.Namespace (include "ballast.name" .) | trunc 63 | trimSuffix "-" -}}
+ballast-operator
 {{- end -}}

@@ -47,8 +47,23 @@ pub struct Objects {
     pub targets: Vec<HardwareTarget>,
     /// By namespace; with the time of creation in milliseconds.
     pub tokens: Vec<(NamespaceUid, Arc<EnrollmentToken>, u64)>,
+    /// EnrollmentTokens that are there and cannot be understood: what was made of them stays.
+    pub standing_tokens: Vec<StandingToken>,
     /// What administrators say of gateways.
     pub gateways: Vec<(NamespaceUid, GatewayId, Wish)>,
+}
+
+/// An EnrollmentToken that cannot be understood.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StandingToken {
+    /// UID of its namespace.
+    pub namespace: NamespaceUid,
+    /// The namespace's name.
+    pub namespace_name: String,
+    /// `metadata.name`.
+    pub name: String,
+    /// `metadata.uid`.
+    pub uid: Option<String>,
 }
 
 /// `ballast.dev/retry`: another try of the release with this counter. The same release may be retried again, as the next

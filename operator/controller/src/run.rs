@@ -135,6 +135,8 @@ async fn operate(
         }
         Origin::Kubernetes(connection) => {
             let mut vault = KeySecrets::read(connection).await?;
+            // Also where the volume is lost, and with it every word of who trusts them.
+            let trusted = trusted || vault.was_whole();
             let keys = keys::load_or_make(&state, &mut vault, trusted, password.as_bytes(), now)?;
             roots.check_keys(&vault, &keys)?;
             vault.keep().await?;
@@ -142,13 +144,6 @@ async fn operate(
         }
     };
 
-    let server = bind(args.listen, &state).await?;
-    let endpoint = endpoint::resolve(args.public_endpoint.as_deref(), server.address())?;
-    let trust = Arc::new(roots.for_endpoint(&state, &keys, &endpoint.url, now)?);
-    let epoch = trust.newest().epoch;
-
-    let registry = Arc::new(Registry::open(&state.path("registry"))?);
-    let documents = Arc::new(Documents::open(&state.path("assignments"))?);
     let extra = args.source_ca.as_ref().map(std::fs::read).transpose().context("--source-ca cannot be read")?;
     let private = args.allow_private_sources;
     let (source, fetcher) = match origin {
@@ -167,6 +162,14 @@ async fn operate(
         }
     };
     let fetcher = fetcher.context("the https client")?;
+    // Whoever looks at the port must not take a process that still waits for its objects for one that serves.
+    let server = bind(args.listen, &state).await?;
+    let endpoint = endpoint::resolve(args.public_endpoint.as_deref(), server.address())?;
+    let trust = Arc::new(roots.for_endpoint(&state, &keys, &endpoint.url, now)?);
+    let epoch = trust.newest().epoch;
+
+    let registry = Arc::new(Registry::open(&state.path("registry"))?);
+    let documents = Arc::new(Documents::open(&state.path("assignments"))?);
     let asked = Arc::clone(&compiler);
     match tokio::task::spawn_blocking(move || asked.isolation()).await? {
         Some(Ok(isolation)) => tracing::info!(%isolation, "models are compiled in child processes"),

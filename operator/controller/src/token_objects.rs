@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::PoisonError;
+use std::time::{Duration, Instant};
 
 use ballast_bundle::{NamespaceUid, UnixMillis};
 use ballast_crds::{EnrollmentToken, EnrollmentTokenSpec};
@@ -20,8 +21,83 @@ type Key = (NamespaceUid, String);
 #[derive(Debug)]
 struct Kept {
     namespace_name: String,
+    /// Of the object; an earlier version did not note it.
+    uid: Option<String>,
     /// What it was made of, with the time of creation; absent until it is made in this process.
     spec: Option<(EnrollmentTokenSpec, u64)>,
+}
+
+impl Kept {
+    /// Whether the object with this UID is the one that it was made from.
+    fn is_of(&self, uid: Option<&str>) -> bool {
+        self.uid.as_deref().is_none_or(|own| uid.is_none_or(|uid| uid == own))
+    }
+}
+
+/// What could not be handed over is tried again after a pause that doubles.
+#[derive(Debug, Clone, Copy)]
+struct Failed {
+    since: Instant,
+    times: u32,
+}
+
+impl Failed {
+    /// The longest pause.
+    const LONGEST: Duration = Duration::from_secs(300);
+
+    /// Once more.
+    fn again(before: Option<&Self>, now: Instant) -> Self {
+        Self { since: now, times: before.map_or(0, |failed| failed.times.saturating_add(1)) }
+    }
+
+    /// 1 s, 2 s, 4 s, ….
+    fn pause(&self) -> Duration {
+        Duration::from_secs(1).saturating_mul(1_u32.checked_shl(self.times).unwrap_or(u32::MAX)).min(Self::LONGEST)
+    }
+
+    fn waits(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.since) < self.pause()
+    }
+}
+
+/// The objects that there are.
+#[derive(Default)]
+struct Asking {
+    /// Their UIDs.
+    uids: HashMap<Key, Option<String>>,
+    /// By the names of namespace and token: a text's place has no more than these.
+    places: HashMap<(String, String), NamespaceUid>,
+}
+
+impl Asking {
+    fn of(objects: &Objects) -> Self {
+        let understood = objects
+            .tokens
+            .iter()
+            .map(|(namespace, token, _)| (namespace.clone(), namespace_of(token), token.name_any(), token.uid()));
+        let standing = objects.standing_tokens.iter().cloned();
+        let standing = standing.map(|token| (token.namespace, token.namespace_name, token.name, token.uid));
+        let mut asking = Self::default();
+        for (namespace, namespace_name, name, uid) in understood.chain(standing) {
+            asking.places.insert((namespace_name, name.clone()), namespace.clone());
+            asking.uids.insert((namespace, name), uid);
+        }
+        asking
+    }
+
+    /// Whether the object that a token was made from is gone. Absence says so only where everything was seen; another object
+    /// in its place always does.
+    fn left(&self, key: &Key, kept: &Kept, complete: bool) -> bool {
+        let place = (kept.namespace_name.clone(), key.1.clone());
+        if self.places.get(&place).is_some_and(|namespace| *namespace != key.0) {
+            return true;
+        }
+        self.uids.get(key).map_or(complete, |uid| !kept.is_of(uid.as_deref()))
+    }
+}
+
+fn namespace_of(token: &EnrollmentToken) -> String {
+    token.namespace().unwrap_or_else(|| "default".into())
 }
 
 /// What is known of objects' tokens.
@@ -33,6 +109,8 @@ pub struct KeptTokens {
     refused: HashSet<Key>,
     /// Made in this process, and not handed over yet.
     fresh: HashSet<Key>,
+    /// Those that could not be handed over.
+    failed: HashMap<Key, Failed>,
 }
 
 /// One line of `token-objects.json`.
@@ -42,6 +120,8 @@ struct Line {
     namespace: NamespaceUid,
     namespace_name: String,
     name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    uid: Option<String>,
 }
 
 const FILE: &str = "token-objects.json";
@@ -49,8 +129,10 @@ const FILE: &str = "token-objects.json";
 /// Those of earlier starts.
 pub fn load(state: &StateDir) -> Result<KeptTokens, StateError> {
     let lines: Vec<Line> = state::read_json(&state.path(FILE))?.unwrap_or_default();
-    let kept = |line: Line| ((line.namespace, line.name), Kept { namespace_name: line.namespace_name, spec: None });
-    Ok(KeptTokens { kept: lines.into_iter().map(kept).collect(), refused: HashSet::new(), fresh: HashSet::new() })
+    let kept = |line: Line| {
+        ((line.namespace, line.name), Kept { namespace_name: line.namespace_name, uid: line.uid, spec: None })
+    };
+    Ok(KeptTokens { kept: lines.into_iter().map(kept).collect(), ..KeptTokens::default() })
 }
 
 impl KeptTokens {
@@ -59,6 +141,7 @@ impl KeptTokens {
             namespace: namespace.clone(),
             namespace_name: kept.namespace_name.clone(),
             name: name.clone(),
+            uid: kept.uid.clone(),
         };
         let mut lines: Vec<Line> = self.kept.iter().map(line).collect();
         lines.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
@@ -72,8 +155,7 @@ impl Controller {
         let _naming = self.naming.lock().await;
         let key = (asked.namespace.clone(), asked.name.clone());
         let (name, namespace) = (&asked.name, &asked.namespace_name);
-        let wished =
-            self.source.objects().tokens.iter().any(|(uid, token, _)| *uid == key.0 && token.name_any() == key.1);
+        let wished = Asking::of(&self.source.objects()).uids.contains_key(&key);
         if wished || self.kept_tokens.lock().unwrap_or_else(PoisonError::into_inner).kept.contains_key(&key) {
             return Err(TokenError::Taken(format!(
                 "the EnrollmentToken object {name} in namespace {namespace} has this name: choose another one, or use the object's token"
@@ -90,21 +172,18 @@ impl Controller {
         self.tokens.create(asked).await
     }
 
-    /// Makes the tokens that objects ask for, and withdraws those whose objects are gone, in whatever start they were made.
+    /// Withdraws tokens whose objects are gone, in whatever start they were made, and then makes those that objects ask for:
+    /// an object that was made anew, or whose namespace was, does not find the secret of the one before it.
     pub async fn keep_tokens(&self, objects: &Objects) {
-        let mut wanted = HashSet::new();
+        self.withdraw_tokens(&Asking::of(objects), objects.complete).await;
         for (namespace, token, created) in &objects.tokens {
-            wanted.insert((namespace.clone(), token.name_any()));
             self.keep_token(namespace, token, *created).await;
-        }
-        if objects.complete {
-            self.withdraw_tokens(&wanted).await;
         }
     }
 
     /// Errors are logged and tried again by the next pass.
     async fn keep_token(&self, namespace: &NamespaceUid, token: &EnrollmentToken, created: u64) {
-        let (name, namespace_name) = (token.name_any(), token.namespace().unwrap_or_else(|| "default".into()));
+        let (name, namespace_name, uid) = (token.name_any(), namespace_of(token), token.uid());
         let life = match token.spec.expires_after.millis() {
             Ok(life) => life,
             Err(e) => return tracing::error!(token = name, error = %e, "spec.expiresAfter"),
@@ -116,12 +195,24 @@ impl Controller {
         let key = (namespace.clone(), name.clone());
         let known = {
             let tokens = self.kept_tokens.lock().unwrap_or_else(PoisonError::into_inner);
-            tokens.kept.get(&key).map(|k| k.spec.as_ref() == Some(&spec))
+            let before = |(other, kept): (&Key, &Kept)| {
+                let place = other.1 == name && kept.namespace_name == namespace_name;
+                place && !(*other == key && kept.is_of(uid.as_deref()))
+            };
+            let known = tokens.kept.get(&key).map(|k| k.is_of(uid.as_deref()) && k.spec.as_ref() == Some(&spec));
+            if tokens.failed.get(&key).is_some_and(|failed| failed.waits(Instant::now())) {
+                return;
+            }
+            if known != Some(true) && tokens.kept.iter().any(before) {
+                // It could not be withdrawn, which was said: its text is still there.
+                return;
+            }
+            known
         };
         let free = match known {
             Some(true) => return,
             Some(false) => Ok(true),
-            None => self.take_name(&key, &namespace_name).await,
+            None => self.take_name(&key, &namespace_name, uid.clone()).await,
         };
         let asked = Asked {
             namespace: namespace.clone(),
@@ -141,17 +232,28 @@ impl Controller {
             Ok(text) => {
                 let fresh = self.kept_tokens.lock().unwrap_or_else(PoisonError::into_inner).fresh.contains(&key);
                 if let Err(error) = self.source.hand_over(token, &text, fresh).await {
+                    let mut tokens = self.kept_tokens.lock().unwrap_or_else(PoisonError::into_inner);
+                    let failed = Failed::again(tokens.failed.get(&key), Instant::now());
+                    tokens.failed.insert(key, failed);
+                    let seconds = failed.pause().as_secs();
                     return tracing::error!(
                         token = name,
                         error,
-                        "an enrolment token could not be handed over; tried again"
+                        "an enrolment token could not be handed over; tried again in {seconds} s"
                     );
                 }
                 tracing::info!(token = name, uses = asked.uses, "enrolment token ready");
-                let kept = Kept { namespace_name, spec: Some(spec) };
+                let kept = Kept { namespace_name, uid: uid.clone(), spec: Some(spec) };
                 let mut tokens = self.kept_tokens.lock().unwrap_or_else(PoisonError::into_inner);
                 tokens.fresh.remove(&key);
-                tokens.kept.insert(key, kept);
+                tokens.failed.remove(&key);
+                let before = tokens.kept.insert(key, kept);
+                // One of an earlier version: from now on it is told from the next object of its name.
+                if before.is_none_or(|before| before.uid != uid)
+                    && let Err(e) = tokens.save(&self.state)
+                {
+                    tracing::error!(error = %e, "the list of tokens could not be kept; the next start notes it again");
+                }
             }
             Err(e) => tracing::error!(token = name, error = %e, "an enrolment token could not be made; tried again"),
         }
@@ -159,7 +261,7 @@ impl Controller {
 
     /// Makes a name an object's, unless somebody made a token of that name without one. Durable before the token is made:
     /// whenever this process dies, an object that goes takes its token along.
-    async fn take_name(&self, key: &Key, namespace_name: &str) -> Result<bool, TokenError> {
+    async fn take_name(&self, key: &Key, namespace_name: &str, uid: Option<String>) -> Result<bool, TokenError> {
         let _naming = self.naming.lock().await;
         let taken = self.store.tokens().await?.iter().any(|t| t.namespace == key.0 && t.name == key.1);
         let mut tokens = self.kept_tokens.lock().unwrap_or_else(PoisonError::into_inner);
@@ -174,7 +276,7 @@ impl Controller {
         }
         tokens.refused.remove(key);
         tokens.fresh.insert(key.clone());
-        tokens.kept.insert(key.clone(), Kept { namespace_name: namespace_name.to_owned(), spec: None });
+        tokens.kept.insert(key.clone(), Kept { namespace_name: namespace_name.to_owned(), uid, spec: None });
         let saved = tokens.save(&self.state);
         if saved.is_err() {
             tokens.kept.remove(key);
@@ -182,12 +284,14 @@ impl Controller {
         Ok(saved.map(|()| true)?)
     }
 
-    async fn withdraw_tokens(&self, wanted: &HashSet<Key>) {
+    async fn withdraw_tokens(&self, asking: &Asking, complete: bool) {
         let gone: Vec<_> = {
             let mut tokens = self.kept_tokens.lock().unwrap_or_else(PoisonError::into_inner);
-            tokens.refused.retain(|key| wanted.contains(key));
-            tokens.fresh.retain(|key| wanted.contains(key));
-            let gone = tokens.kept.iter().filter(|(key, _)| !wanted.contains(*key));
+            if complete {
+                tokens.refused.retain(|key| asking.uids.contains_key(key));
+                tokens.fresh.retain(|key| asking.uids.contains_key(key));
+            }
+            let gone = tokens.kept.iter().filter(|(key, kept)| asking.left(key, kept, complete));
             gone.map(|(key, kept)| (key.clone(), kept.namespace_name.clone())).collect()
         };
         for (key, namespace_name) in gone {
@@ -197,6 +301,8 @@ impl Controller {
                     tracing::info!(token = name, "enrolment token withdrawn");
                     let mut tokens = self.kept_tokens.lock().unwrap_or_else(PoisonError::into_inner);
                     tokens.kept.remove(&key);
+                    tokens.fresh.remove(&key);
+                    tokens.failed.remove(&key);
                     if let Err(e) = tokens.save(&self.state) {
                         tracing::error!(error = %e, "the list of tokens could not be kept; the next start withdraws it again");
                     }
@@ -204,5 +310,24 @@ impl Controller {
                 Err(e) => tracing::error!(token = name, error = %e, "a token could not be withdrawn; tried again"),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_five_minutes() {
+        let now = Instant::now();
+        let mut failed = Failed::again(None, now);
+        let mut pauses = Vec::new();
+        for _ in 0..40 {
+            pauses.push(failed.pause().as_secs());
+            assert!(failed.waits(now) && !failed.waits(now + failed.pause()));
+            failed = Failed::again(Some(&failed), now);
+        }
+        assert_eq!(pauses[..10], [1, 2, 4, 8, 16, 32, 64, 128, 256, 300]);
+        assert!(pauses[10..].iter().all(|pause| *pause == 300));
     }
 }

@@ -65,11 +65,17 @@ impl Tokens {
         Self { state, store, endpoint, ca }
     }
 
-    /// Makes or updates a token and returns its text. The secret stays the same as long as its file is there.
+    /// Makes or updates a token and returns its text. The secret stays the same as long as its file is there, and is this
+    /// token's: a file that another namespace of that name left behind is nobody's.
     pub async fn create(&self, asked: &Asked) -> Result<String, TokenError> {
         let path = self.path(&asked.namespace_name, &asked.name)?;
         let known = std::fs::read_to_string(&path).ok().and_then(|text| Token::from_text(&text).ok());
-        let token = match known {
+        let records = self.store.tokens().await?;
+        let own = |token: &Token| {
+            let hash = hash(&token.secret);
+            records.iter().any(|r| r.hash == hash && r.namespace == asked.namespace && r.name == asked.name)
+        };
+        let token = match known.filter(own) {
             Some(token) => Token { endpoint: self.endpoint.clone(), ca_sha256: self.ca, ..token },
             None => Token::new(self.endpoint.clone(), self.ca).map_err(|e| TokenError::Random(e.to_string()))?,
         };

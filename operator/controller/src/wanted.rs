@@ -14,6 +14,9 @@ use kube::ResourceExt as _;
 
 use crate::objects::Retry;
 
+/// Characters of an object's name, as of a label's value.
+const MAX_NAME: usize = 63;
+
 /// Why a ModelDeployment cannot be acted on. Most of these are refused before they are stored; this is the last gate.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidWish {
@@ -28,6 +31,9 @@ pub enum InvalidWish {
     /// The rollout.
     #[error("spec.{0}")]
     Rollout(PolicyError),
+    /// The name becomes a file's, with more around it.
+    #[error("metadata.name has {0} characters: at most {max} are taken; give the object a shorter one", max = MAX_NAME)]
+    Name(usize),
     /// Anything else.
     #[error("spec.{field}: {message}")]
     Field {
@@ -114,6 +120,10 @@ impl Wanted {
     /// `sync_millis` is how long gateways wait between two syncs.
     pub fn read(object: &ModelDeployment, namespace: &NamespaceUid, sync_millis: u64) -> Result<Self, InvalidWish> {
         let spec = &object.spec;
+        let length = object.name_any().len();
+        if length > MAX_NAME {
+            return Err(InvalidWish::Name(length));
+        }
         let quantity = |field| move |source| InvalidWish::Quantity { field, source };
         let field = |field, message: &str| InvalidWish::Field { field, message: message.into() };
         let source = source("model.source", &spec.model.source)?;

@@ -31,6 +31,8 @@ const ALL: &[&str] = &[
     "service.annotations.example=yes",
     "persistence.size=100Gi",
     "persistence.storageClass=fast",
+    "networkPolicy.apiServerPorts[0]=16443",
+    "networkPolicy.dnsPorts[0]=1053",
     "networkPolicy.extraEgress[0].ports[0].port=8443",
     "nodeSelector.disk=fast",
     "tolerations[0].operator=Exists",
@@ -102,12 +104,29 @@ fn the_operators_charts_are_sound_and_an_api_server_takes_every_rendering() {
         assert!(page.contains(&format!("`{name}")), "charts/ballast/README.md does not describe {name}");
     }
 
+    // The ports that a network policy lets out are the installation's own.
+    let ports = ["--set", "networkPolicy.apiServerPorts={16443}", "--set", "networkPolicy.dnsPorts={1053,53}"];
+    let (own, file) = (chart("ballast"), ["--show-only", "templates/networkpolicy.yaml"]);
+    let rendered = cluster.helm(&[&["template", "ballast", &own, "--set", IMAGE][..], &ports, &file].concat()).unwrap();
+    let out: Vec<&str> = rendered.lines().filter_map(|line| line.trim().strip_prefix("- {port: ")).collect();
+    let dns = ["1053, protocol: UDP}", "1053, protocol: TCP}", "53, protocol: UDP}", "53, protocol: TCP}"];
+    assert_eq!(out[1..], [&dns[..], &["16443, protocol: TCP}"]].concat(), "{rendered}");
+
+    // One installation per cluster: two would write over each other's objects.
+    cluster.helm(&["install", "ballast", &own, "--set", IMAGE, "--namespace", "ballast"]).unwrap();
+    for release in ["ballast", "another"] {
+        let second = ["install", release, &own, "--set", IMAGE, "--namespace", "second", "--create-namespace"];
+        let refused = cluster.helm(&second).unwrap_err().to_string();
+        assert!(refused.contains("ballast-operator") && refused.contains("cannot be imported"), "{refused}");
+    }
+
     // What is wrong is said before anything is installed.
     let chart = chart("ballast");
     let wrong = [
         (vec![], "image.repository is empty"),
         (vec!["--set", IMAGE, "--set", "service.type=Tunnel"], "service"),
         (vec!["--set", IMAGE, "--set", "replicas=2"], "replicas"),
+        (vec!["--set", IMAGE, "--set", "networkPolicy.dnsPorts[0]=0"], "dnsPorts"),
         (vec!["--set", IMAGE, "--set", "publicEndpoint=http://fleet.example"], "publicEndpoint"),
     ];
     for (values, word) in wrong {

@@ -83,7 +83,7 @@ fn a_model_is_declared_rolled_out_and_back_and_withdrawn() {
     let asked = plant.cluster.asked_by("system:serviceaccount:ballast:ballast").unwrap();
     let refused: Vec<_> = asked.iter().filter(|(.., code)| *code == 403).collect();
     assert!(refused.is_empty(), "{refused:?}");
-    for role in [["clusterrole", "ballast-ballast"], ["role", "ballast"]] {
+    for role in [["clusterrole", "ballast-operator"], ["role", "ballast"]] {
         let role = plant.cluster.get(&[&role[..], &["--namespace", "ballast"]].concat()).unwrap();
         for (group, resource, verb) in grants(&role) {
             let used = asked.iter().any(|(g, r, v, _)| (g, r, v) == (&group, &resource, &verb));
@@ -144,5 +144,13 @@ fn an_operator_stops_without_its_lease_and_makes_no_key_that_gateways_do_not_tru
     plant.start_operator("ballast-0").unwrap();
     let said = plant.operator_fails();
     assert!(said.contains("ballast-key-release") && said.contains("gateways of this fleet trust it"), "{said}");
-    assert!(plant.cluster.kubectl(&[&["get"][..], &key].concat()).is_err(), "a new key was made");
+    let made = |plant: &Plant| plant.cluster.kubectl(&[&["get"][..], &key].concat()).is_ok();
+    assert!(!made(&plant), "a new key was made");
+
+    // The volume is lost too: the other Secrets still tell that there was one.
+    std::fs::remove_dir_all(plant.folder.path().join("state")).unwrap();
+    plant.start_operator("ballast-1").unwrap();
+    let said = plant.operator_fails();
+    assert!(said.contains("ballast-key-release") && said.contains("gateways of this fleet trust it"), "{said}");
+    assert!(!made(&plant), "a new key was made");
 }

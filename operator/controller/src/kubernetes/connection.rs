@@ -49,6 +49,12 @@ impl KubernetesError {
         self.code() == Some(409)
     }
 
+    /// Whether the same request may go through by itself a little later: nobody answered, or the server was busy or broken.
+    /// Any other refusal stays until somebody changes something.
+    pub fn may_pass(&self) -> bool {
+        self.code().is_none_or(|code| matches!(code, 408 | 429) || code >= 500)
+    }
+
     /// The object is gone.
     pub fn is_gone(&self) -> bool {
         self.code() == Some(404)
@@ -102,4 +108,21 @@ fn innermost(error: &dyn std::error::Error) -> String {
         cause = inner;
     }
     cause.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_stays_unless_the_server_is_to_blame() {
+        let refused = |code| KubernetesError::Refused { doing: String::new(), message: String::new(), code };
+        for code in [400, 401, 403, 404, 409, 413, 422] {
+            assert!(!refused(code).may_pass(), "{code}");
+        }
+        for code in [408, 429, 500, 503, 504] {
+            assert!(refused(code).may_pass(), "{code}");
+        }
+        assert!(KubernetesError::Unreachable { doing: String::new(), message: String::new() }.may_pass());
+    }
 }

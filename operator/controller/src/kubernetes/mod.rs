@@ -11,6 +11,7 @@ mod finalizer;
 mod secrets;
 mod source;
 mod statuses;
+mod turns;
 mod watches;
 
 pub use connection::Connection;

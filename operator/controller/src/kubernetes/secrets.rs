@@ -55,7 +55,12 @@ impl KeySecrets {
         Ok(Self { api, namespace: connection.namespace.clone(), there, made: BTreeMap::new() })
     }
 
-    /// Creates the Secrets of what was made. Nothing may be signed before; a name that is taken is an error, since then
+    /// Whether all of them were there once, as the Secrets themselves tell: see [`was_whole`].
+    pub fn was_whole(&self) -> bool {
+        was_whole(|file| self.there.contains_key(file))
+    }
+
+    /// Creates the Secrets of what was made, in the order of their names. Nothing may be signed before; a name that is taken is an error, since then
     /// somebody else made keys at the same time.
     pub async fn keep(self) -> Result<(), KubernetesError> {
         let mut secrets = BTreeMap::<String, BTreeMap<String, ByteString>>::new();
@@ -70,6 +75,16 @@ impl KeySecrets {
         }
         Ok(())
     }
+}
+
+/// [`KeySecrets::keep`] creates Secrets in the order of their names, so a start that was cut off leaves the first ones
+/// only. One that is there after one that is missing says that the missing one is lost, not unmade.
+fn was_whole(there: impl Fn(&str) -> bool) -> bool {
+    let mut secrets = BTreeMap::<String, bool>::new();
+    for file in KEYS {
+        *secrets.entry(secret_of(file)).or_insert(true) &= there(file);
+    }
+    secrets.into_values().skip_while(|whole| *whole).any(|whole| whole)
 }
 
 impl Vault for KeySecrets {
@@ -134,5 +149,24 @@ mod tests {
             ["ballast-key-root", "ballast-key-runtime", "ballast-key-release", "ballast-key-assignment"]
         );
         assert_eq!(names[4..], ["ballast-key-ca", "ballast-key-ca"]);
+    }
+
+    #[test]
+    fn keys_that_are_lost_are_told_from_those_that_a_first_start_did_not_come_to() {
+        let order = [
+            &["assignment.pem"][..],
+            &["ca.pem", "ca-certificate.pem"],
+            &["release.pem"],
+            &["root.pem"],
+            &["runtime.pem"],
+        ];
+        for made in 0..=order.len() {
+            let there = order[..made].concat();
+            assert!(!was_whole(|file| there.contains(&file)), "{there:?}: cut off, or nothing is missing");
+        }
+        for lost in 0..order.len() - 1 {
+            let there = [&order[..lost], &order[lost + 1..]].concat().concat();
+            assert!(was_whole(|file| there.contains(&file)), "{there:?}");
+        }
     }
 }

@@ -18,7 +18,7 @@ use super::statuses::Statuses;
 use super::watches::Watches;
 use super::{COUNTER_ANNOTATION, secrets};
 use crate::events::{self, Event};
-use crate::objects::{Deployment, Objects, Overlay, Source, SourceProblem, wish};
+use crate::objects::{Deployment, Objects, Overlay, Source, SourceProblem, StandingToken, wish};
 
 struct Kubernetes {
     connection: Connection,
@@ -100,30 +100,56 @@ impl Kubernetes {
         understood.retain(|uid, _| there.contains(uid));
     }
 
-    /// What of a kind can be understood, with the UID of its namespace.
+    /// What of a kind there is, with its namespace's UID.
     fn of_namespaces<K: Resource<DynamicType = ()> + Clone>(
         namespaces: &BTreeMap<String, NamespaceUid>,
         state: Vec<Arc<DeserializeGuard<K>>>,
         complete: &mut bool,
-    ) -> Vec<(NamespaceUid, K)> {
+    ) -> Vec<(NamespaceUid, Arc<DeserializeGuard<K>>)> {
         let mut found = Vec::new();
         for guarded in state {
             let namespace_name = guarded.namespace().unwrap_or_default();
-            match (&guarded.0, namespaces.get(&namespace_name)) {
-                (Ok(object), Some(namespace)) => found.push((namespace.clone(), object.clone())),
-                (Ok(_), None) => *complete = false,
-                (Err(error), _) => {
-                    tracing::error!(
-                        "{} {namespace_name}/{} cannot be understood: {error}",
-                        K::kind(&()),
-                        guarded.name_any()
-                    );
-                    // Not understood is not gone.
-                    *complete = false;
-                }
+            if let Err(error) = &guarded.0 {
+                let name = guarded.name_any();
+                tracing::error!("{} {namespace_name}/{name} cannot be understood: {error}", K::kind(&()));
+            }
+            match namespaces.get(&namespace_name) {
+                Some(namespace) => found.push((namespace.clone(), guarded)),
+                // Its namespace is so new that the other watch has not seen it.
+                None => *complete = false,
             }
         }
         found
+    }
+
+    fn tokens(&self, namespaces: &BTreeMap<String, NamespaceUid>, objects: &mut Objects) {
+        let found = Self::of_namespaces(namespaces, self.watches.tokens.state(), &mut objects.complete);
+        for (namespace, guarded) in found {
+            // One that is being deleted lets nobody in any more.
+            if guarded.meta().deletion_timestamp.is_some() {
+                continue;
+            }
+            match &guarded.0 {
+                Ok(token) => objects.tokens.push((namespace, Arc::new(token.clone()), created(token))),
+                // Not understood is not gone, and nobody else waits for it.
+                Err(_) => objects.standing_tokens.push(StandingToken {
+                    namespace,
+                    namespace_name: guarded.namespace().unwrap_or_default(),
+                    name: guarded.name_any(),
+                    uid: guarded.uid(),
+                }),
+            }
+        }
+    }
+
+    /// What was carried out stays without its object: one that cannot be understood keeps nobody waiting.
+    fn gateways(&self, namespaces: &BTreeMap<String, NamespaceUid>, objects: &mut Objects) {
+        let found = Self::of_namespaces(namespaces, self.watches.gateways.state(), &mut objects.complete);
+        objects.gateways.extend(found.into_iter().filter_map(|(namespace, guarded)| {
+            let gateway = guarded.0.as_ref().ok()?.clone();
+            let id: GatewayId = gateway.name_any().parse().ok()?;
+            Some((namespace, id, wish(gateway)))
+        }));
     }
 
     fn find(&self, deployment: &DeploymentRef) -> Option<Arc<DeserializeGuard<ModelDeployment>>> {
@@ -156,23 +182,8 @@ impl Source for Kubernetes {
                 Err(error) => tracing::error!("HardwareTarget {} cannot be understood: {error}", target.name_any()),
             }
         }
-        let mut complete = objects.complete;
-        let tokens = Self::of_namespaces(&namespaces, self.watches.tokens.state(), &mut complete);
-        // One that is being deleted lets nobody in any more.
-        let tokens = tokens.into_iter().filter(|(_, token)| token.metadata.deletion_timestamp.is_none());
-        objects.tokens = tokens
-            .map(|(uid, token)| (uid, created(&token), token))
-            .map(|(uid, at, token)| (uid, Arc::new(token), at))
-            .collect();
-        let gateways = Self::of_namespaces(&namespaces, self.watches.gateways.state(), &mut complete);
-        objects.gateways = gateways
-            .into_iter()
-            .filter_map(|(uid, gateway)| {
-                let id: GatewayId = gateway.name_any().parse().ok()?;
-                Some((uid, id, wish(gateway)))
-            })
-            .collect();
-        objects.complete = complete;
+        self.tokens(&namespaces, &mut objects);
+        self.gateways(&namespaces, &mut objects);
         objects
     }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use ballast_crds::{API_VERSION, ModelDeployment, ModelDeploymentStatus};
 use kube::api::{Patch, PatchParams};
+use kube::core::PartialObjectMeta;
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::json;
 use tokio::sync::Notify;
@@ -13,8 +14,9 @@ use tokio::task::JoinSet;
 
 use super::FIELD_MANAGER;
 use super::connection::ask;
+use super::turns::take_next;
 
-/// For so long the watch may be behind what was written.
+/// For so long the watch may be behind what was written; and for so long a status that was refused is not offered again.
 const LAG: Duration = Duration::from_secs(10);
 /// After a refusal that may pass.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -30,6 +32,7 @@ struct Place {
 #[derive(Default)]
 struct Shared {
     waiting: Mutex<BTreeMap<Place, ModelDeploymentStatus>>,
+    /// Or refused.
     written: Mutex<HashMap<Place, (ModelDeploymentStatus, Instant)>>,
     more: Notify,
 }
@@ -72,14 +75,26 @@ impl Statuses {
     }
 }
 
+impl Shared {
+    /// Not again for a while, unless it is another status by then.
+    fn done(&self, place: Place, status: ModelDeploymentStatus) {
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        written.retain(|_, (_, at)| at.elapsed() < LAG);
+        written.insert(place, (status, Instant::now()));
+    }
+}
+
 async fn work(client: Client, shared: Arc<Shared>) {
+    let mut last = None;
     loop {
-        let next = shared.waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_first();
+        let next = take_next(&mut shared.waiting.lock().unwrap_or_else(PoisonError::into_inner), last.as_ref());
         let Some((place, status)) = next else {
             shared.more.notified().await;
             continue;
         };
-        let api = Api::<ModelDeployment>::namespaced(client.clone(), &place.namespace);
+        last = Some(place.clone());
+        // Of the answer only that it came: an object that cannot be understood has a status all the same.
+        let api = Api::<PartialObjectMeta<ModelDeployment>>::namespaced(client.clone(), &place.namespace);
         let patch = json!({
             "apiVersion": API_VERSION,
             "kind": "ModelDeployment",
@@ -89,13 +104,13 @@ async fn work(client: Client, shared: Arc<Shared>) {
         let parameters = PatchParams::apply(FIELD_MANAGER).force();
         let doing = format!("the status of ModelDeployment {}/{}", place.namespace, place.name);
         match ask(&doing, api.patch_status(&place.name, &parameters, &Patch::Apply(patch))).await {
-            Ok(_) => {
-                let mut written = shared.written.lock().unwrap_or_else(PoisonError::into_inner);
-                written.retain(|_, (_, at)| at.elapsed() < LAG);
-                written.insert(place, (status, Instant::now()));
-            }
+            Ok(_) => shared.done(place, status),
             // Another object of that name, or none: nobody wants to know.
             Err(error) if error.is_gone() || error.is_conflict() => {}
+            Err(error) if !error.may_pass() => {
+                tracing::error!("{error}; it is offered again in {} s", LAG.as_secs());
+                shared.done(place, status);
+            }
             Err(error) => {
                 tracing::warn!("{error}; tried again");
                 shared.waiting.lock().unwrap_or_else(PoisonError::into_inner).entry(place).or_insert(status);

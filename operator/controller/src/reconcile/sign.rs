@@ -48,9 +48,11 @@ impl Controller {
             }
             Err(message) => return Ok(Signed::Not(message)),
         }
+        // Of a time that this machine forgot, unless it is no time at all: whoever may write the object may write that.
+        let kept = self.source.counter(&wanted.deployment).filter(|c| c.0 <= now.0.saturating_add(CLOCK_BEHIND));
+        // A higher one was given out since this one, under which nothing is signed yet: it takes another one.
+        record.releases[index].number.take_if(|number| kept.is_some_and(|kept| kept > number.counter));
         if record.releases[index].number.is_none() {
-            // Of a time that this machine forgot, unless it is no time at all: whoever may write the object may write that.
-            let kept = self.source.counter(&wanted.deployment).filter(|c| c.0 <= now.0.saturating_add(CLOCK_BEHIND));
             let counter = Counter::next(record.last_counter.max(kept), now.0);
             record.last_counter = Some(counter);
             record.releases[index].number = Some(ReleaseNumber { epoch: self.epoch, counter });

@@ -71,6 +71,20 @@ async fn a_selector_that_matches_nothing_says_so_and_builds_nothing() {
 }
 
 #[tokio::test]
+async fn a_name_that_no_file_can_have_is_refused() {
+    let world = World::new().await;
+    for (length, invalid) in [(63, false), (64, true), (253, true)] {
+        let name = "n".repeat(length);
+        world.wish(&name, "1.0.0", |o| o["spec"]["model"]["name"] = "digits".into());
+        world.pass().await;
+        let status = world.source.statuses.lock().unwrap()[&name].clone();
+        let said = status.conditions.iter().find(|c| c.reason == Reason::InvalidSpec.as_str());
+        assert_eq!(said.is_some(), invalid, "{length}: {:?}", status.conditions);
+        assert!(said.is_none_or(|c| c.message.contains("metadata.name")), "{said:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_token_goes_with_its_object_also_while_nobody_looks() {
     let world = World::new().await;
     let token = serde_json::from_value(serde_json::json!({
