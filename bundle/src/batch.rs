@@ -45,6 +45,9 @@ fn strides(spec: &TensorSpec, axis: usize) -> (usize, usize) {
 pub fn join<B: AsRef<[u8]>>(spec: &TensorSpec, axis: usize, rows: &[B]) -> Vec<u8> {
     let (outer, inner) = strides(spec, axis);
     let mut out = Vec::with_capacity(rows.iter().map(|row| row.as_ref().len()).sum());
+    if inner == 0 {
+        return out;
+    }
     for at in 0..outer {
         let start = at.saturating_mul(inner);
         rows.iter().for_each(|row| {
@@ -58,6 +61,9 @@ pub fn join<B: AsRef<[u8]>>(spec: &TensorSpec, axis: usize, rows: &[B]) -> Vec<u
 pub fn part(spec: &TensorSpec, axis: usize, batch: &[u8], rows: usize, n: usize) -> Vec<u8> {
     let (outer, inner) = strides(spec, axis);
     let mut out = Vec::with_capacity(outer.saturating_mul(inner).min(batch.len()));
+    if inner == 0 {
+        return out;
+    }
     for at in 0..outer {
         let start = at.saturating_mul(rows).saturating_add(n).saturating_mul(inner);
         out.extend_from_slice(batch.get(start..start.saturating_add(inner)).unwrap_or_default());

@@ -261,6 +261,9 @@ fn runs(size: usize, whole: &[u64], part: &[u64], each: &mut dyn FnMut(usize, us
         whole.iter().zip(part).take(whole.len().saturating_sub(1)).map(|(w, p)| (narrow(w), narrow(p))).collect();
     let rows = outer.iter().fold(1usize, |n, (_, p)| n.saturating_mul(*p));
     let length = last_part.saturating_mul(size);
+    if length == 0 {
+        return; // however many rows of nothing there are
+    }
     for row in 0..rows {
         // The row's place in the whole, by its coordinates in the part.
         let (mut rest, mut at, mut stride) = (row, 0usize, 1usize);
@@ -303,6 +306,12 @@ pub fn holds(datatype: DataType, value: i64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn any_number_of_rows_of_nothing_is_no_work() {
+        let most = u64::from(u32::MAX);
+        runs(4, &[most, most, 3], &[most, most, 0], &mut |_, _, _| unreachable!("there is nothing to copy"));
+    }
 
     #[test]
     fn a_padded_tensor_begins_with_the_one_it_was() {

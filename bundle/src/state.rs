@@ -40,6 +40,12 @@ pub struct StateInput {
 }
 
 impl StateInput {
+    /// Whether the beginning is one of the input's type and shape; nothing is allocated for it.
+    pub fn initial_fits(&self, spec: &TensorSpec) -> bool {
+        let all = self.initial.len() <= 1 || spec.elements() == Some(self.initial.len() as u64);
+        all && spec.bytes().is_some() && self.initial.iter().all(|n| element(spec.datatype, *n).is_some())
+    }
+
     /// The bytes that the input is in the beginning. `None`: there are too few or too many numbers, or one is not exactly a number
     /// of the input's type.
     pub fn initial_bytes(&self, spec: &TensorSpec) -> Option<Vec<u8>> {
@@ -102,10 +108,7 @@ impl State {
             let output = contract.outputs.iter().find(|t| t.name == s.output);
             let alike = input(s).zip(output).is_some_and(|(i, o)| i.shape == o.shape && i.datatype == o.datatype);
             let again = self.inputs.iter().take(n).any(|other| other.input == s.input || other.output == s.output);
-            alike
-                && !again
-                && contract.counted(&s.output).is_none()
-                && input(s).and_then(|t| s.initial_bytes(t)).is_some()
+            alike && !again && contract.counted(&s.output).is_none() && input(s).is_some_and(|t| s.initial_fits(t))
         };
         !self.inputs.is_empty()
             && contract.batch.is_none()

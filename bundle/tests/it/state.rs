@@ -75,6 +75,17 @@ fn what_does_not_belong_to_the_contract_does_not_fit() {
 }
 
 #[test]
+fn a_beginning_that_no_memory_holds_is_judged_without_making_it() {
+    let mut huge = contract();
+    (huge.inputs[1].shape, huge.outputs[1].shape) = (vec![1 << 60], vec![1 << 60]);
+    for initial in [vec![], vec![1]] {
+        huge.state.as_mut().unwrap().inputs[0].initial = initial;
+        assert!(huge.state.clone().unwrap().fits(&huge));
+    }
+    assert_eq!(huge.state_memory(), u64::MAX, "which no limit allows");
+}
+
+#[test]
 fn a_beginning_is_numbers_of_the_inputs_type() {
     let bytes = |datatype, initial: &[i64]| {
         StateInput { initial: initial.into(), ..carried("h", "hn") }.initial_bytes(&spec("h", datatype, &[2]))

@@ -89,7 +89,6 @@ pub(crate) async fn run(config: Config, dir: StateDir) -> anyhow::Result<()> {
             size: usize::try_from(config.serve.max_request_bytes).unwrap_or(usize::MAX),
             time: Duration::from_secs(config.serve.body_seconds.max(1)),
         },
-        places: Arc::new(Semaphore::new(max_connections)),
         max_connections,
         drain: Duration::from_secs(config.serve.drain_seconds),
     };

@@ -36,8 +36,10 @@ pub enum Refused {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Budget {
     day: u64,
-    /// Spent or leased, as on disk.
+    /// Spent or leased, as it must be on disk before anything is sent.
     leased: u64,
+    /// What is on disk for certain.
+    durable: Kept,
     /// Of it, not spent yet.
     left: u64,
     minute: u64,
@@ -48,8 +50,8 @@ impl Budget {
     /// After a start, with what was kept. Where nothing was, nothing was ever sent.
     pub fn new(kept: Option<Kept>, now: UnixMillis) -> Self {
         let requests = if kept.is_some() { u32::MAX } else { 0 };
-        let Kept { day, bytes } = kept.unwrap_or_default();
-        Self { day, leased: bytes, left: 0, minute: now.0 / MINUTE, requests }
+        let durable = kept.unwrap_or_default();
+        Self { day: durable.day, leased: durable.bytes, durable, left: 0, minute: now.0 / MINUTE, requests }
     }
 
     /// What must be on disk before anything that was paid for is sent.
@@ -57,8 +59,13 @@ impl Budget {
         Kept { day: self.day, bytes: self.leased }
     }
 
-    /// Pays for one request that may take `bytes` both ways. On `Ok(true)` [`Budget::kept`] has grown: write it, and if that
-    /// fails, send nothing.
+    /// `kept` is on disk.
+    pub const fn written(&mut self, kept: Kept) {
+        self.durable = kept;
+    }
+
+    /// Pays for one request that may take `bytes` both ways. On `Ok(true)` [`Budget::kept`] is not on disk: write it, and if
+    /// that fails, send nothing.
     pub fn pay(&mut self, bytes: u64, limits: BudgetLimits, now: UnixMillis) -> Result<bool, Refused> {
         self.turn(now);
         if self.requests >= limits.requests_per_minute {
@@ -77,7 +84,7 @@ impl Budget {
         }
         self.left = self.left.saturating_sub(bytes);
         self.requests = self.requests.saturating_add(1);
-        Ok(missing > 0)
+        Ok(self.kept() != self.durable)
     }
 
     /// Gives back what a request of `day` was not charged for after all: an answer was shorter than it might have been.
@@ -125,12 +132,18 @@ mod tests {
         assert_eq!(budget.pay(1, LIMITS, at(0)), Err(Refused::Requests), "the minute in which it starts is used up");
         assert_eq!(budget.pay(60, LIMITS, at(1)), Ok(true));
         assert_eq!(budget.kept().bytes, 100, "a sixteenth of the day's");
+        assert_eq!(budget.pay(10, LIMITS, at(1)), Ok(true), "the lease is not on disk yet, whoever took it");
+        budget.written(budget.kept());
+        budget = Budget::new(Some(Kept::default()), at(0));
+        assert_eq!(budget.pay(60, LIMITS, at(1)), Ok(true));
+        budget.written(budget.kept());
         assert_eq!(budget.pay(40, LIMITS, at(1)), Ok(false));
         assert_eq!(budget.pay(500, LIMITS, at(1)), Ok(true));
         assert_eq!((budget.kept().bytes, budget.pay(1, LIMITS, at(1))), (600, Err(Refused::Requests)));
         assert_eq!(budget.pay(1_001, LIMITS, at(2)), Err(Refused::Bytes));
         assert_eq!(budget.pay(1_000, LIMITS, at(2)), Ok(true));
         assert_eq!(budget.pay(1, LIMITS, at(2)), Err(Refused::Bytes));
+        budget.written(budget.kept());
         assert_eq!(budget.pay(0, LIMITS, at(2)), Ok(false));
         assert_eq!(budget.pay(1_600, LIMITS, at(24 * 60)), Ok(true), "the next day");
     }
@@ -177,6 +190,7 @@ mod tests {
         let mut budget = Budget::new(Some(Kept::default()), at(0));
         assert!(budget.pay(1_600, LIMITS, at(1)).is_ok());
         let day = budget.day();
+        budget.written(budget.kept());
         budget.give_back(600, day);
         assert_eq!(budget.pay(601, LIMITS, at(2)), Err(Refused::Bytes));
         assert_eq!(budget.pay(600, LIMITS, at(2)), Ok(false));

@@ -97,6 +97,11 @@ impl Escalator {
         self.budget.kept()
     }
 
+    /// `kept` is on disk.
+    pub const fn written(&mut self, kept: Kept) {
+        self.budget.written(kept);
+    }
+
     /// Whether the cloud is left alone now, for metrics.
     pub const fn breaker(&self) -> &Breaker {
         &self.breaker
@@ -132,7 +137,7 @@ impl Escalator {
             return Decision::Keep(Keep::Busy);
         }
         let keep_first = match self.budget.pay(bytes, settings.limits.budget, now) {
-            Ok(grown) => grown,
+            Ok(keep_first) => keep_first,
             Err(Refused::Bytes) => return Decision::Keep(Keep::OverBytes),
             Err(Refused::Requests) => return Decision::Keep(Keep::OverRequests),
         };

@@ -111,7 +111,9 @@ impl Server {
         };
         let mut sent = open.sender.send_request(request()?).await;
         // Its server may have closed a kept one meanwhile; asking twice changes nothing there.
+        let mut lost = 0;
         if kept && sent.is_err() {
+            lost = open.meter.read().saturating_sub(before);
             (open, before) = (self.connect().await?, 0);
             sent = open.sender.send_request(request()?).await;
         }
@@ -128,7 +130,7 @@ impl Server {
             }
             all.extend_from_slice(&data);
         }
-        let metered = open.meter.read().saturating_sub(before);
+        let metered = lost.saturating_add(open.meter.read().saturating_sub(before));
         let bytes = all.freeze();
         if !status.is_success() {
             let message = String::from_utf8_lossy(&bytes);

@@ -55,7 +55,11 @@ impl Keeping {
         let this = Arc::clone(self);
         let written = tokio::task::spawn_blocking(move || {
             let kept = this.with(|escalator, _| escalator.kept());
-            this.dir.write(&this.file, &KeptFile { format: FORMAT, kept })
+            let written = this.dir.write(&this.file, &KeptFile { format: FORMAT, kept });
+            if written.is_ok() {
+                this.with(|escalator, _| escalator.written(kept));
+            }
+            written
         });
         match written.await {
             Ok(Ok(())) => true,

@@ -18,6 +18,8 @@ use crate::time::Clock;
 const LABEL_DEADLINE: Duration = Duration::from_secs(10);
 /// Of a client's own timeout so much is left to give it the edge's answer in time.
 const TO_ANSWER: Duration = Duration::from_millis(20);
+/// Who has less than this part of the deadline left is in a hurry.
+const HURRY: u64 = 4;
 /// Handshake and heads, beside bodies: what a request is charged for before it is known.
 const OVERHEAD: u64 = 16 << 10;
 
@@ -133,6 +135,12 @@ impl Line {
         let alone = Some((Said { confidence, cloud: None }, None));
         let sent: u64 = inputs.iter().map(|bytes| bytes.len() as u64).sum();
         let bytes = sent.saturating_add(wire::longest(own.contract, own.rows)).saturating_add(OVERHEAD);
+        let most = Duration::from_millis(self.escalation.cloud.deadline_millis);
+        let left = own.expires.map_or(most, |at| at.saturating_duration_since(Instant::now()));
+        let deadline = most.min(left.saturating_sub(TO_ANSWER));
+        if deadline.is_zero() {
+            return alone; // nothing is paid for what could not even be sent
+        }
         let settings = Settings {
             thresholds: &self.escalation.confidence.thresholds,
             limits: self.escalation.limits,
@@ -150,16 +158,13 @@ impl Line {
             Decision::Label(permit) => {
                 let (contract, inputs) = (own.contract.clone(), inputs.to_vec());
                 let rows_asked = own.rows;
-                let deadline = LABEL_DEADLINE.max(Duration::from_millis(self.escalation.cloud.deadline_millis));
+                let deadline = LABEL_DEADLINE.max(most);
                 tokio::spawn(async move {
                     let _ = self.ask(permit, &contract, &inputs, rows_asked, &rows, deadline).await;
                 });
                 alone
             }
             Decision::Ask(permit) => {
-                let most = Duration::from_millis(self.escalation.cloud.deadline_millis);
-                let left = own.expires.map_or(most, |at| at.saturating_duration_since(Instant::now()));
-                let deadline = most.min(left.saturating_sub(TO_ANSWER));
                 let line = Arc::clone(&self);
                 match line.ask(permit, own.contract, inputs, own.rows, &rows, deadline).await {
                     Some(said) => {
@@ -185,8 +190,12 @@ impl Line {
     ) -> Option<wire::Said> {
         let keep_first = permit.keep_first;
         let pending = Pending { keeping: &self.keeping, permit: Some(permit) };
-        let (said, ended) = match !keep_first || self.keeping.keep().await {
-            true => self.exchange(contract, inputs, rows, deadline).await,
+        let until = Instant::now() + deadline;
+        let (said, ended) = match !keep_first || self.kept(deadline).await {
+            true => {
+                let left = until.saturating_duration_since(Instant::now());
+                self.exchange(contract, inputs, rows, left).await
+            }
             false => (Err("the budget could not be written; nothing was sent".to_owned()), Ended::NotSent),
         };
         let said = said.and_then(|said| {
@@ -205,6 +214,13 @@ impl Line {
                 None
             }
         }
+    }
+
+    /// Whether the budget is on disk in time. A write that takes longer goes on by itself.
+    async fn kept(&self, most: Duration) -> bool {
+        let keeping = Arc::clone(&self.keeping);
+        let written = tokio::spawn(async move { keeping.keep().await });
+        matches!(tokio::time::timeout(most, written).await, Ok(Ok(true)))
     }
 
     async fn exchange(
@@ -231,8 +247,8 @@ impl Line {
                 }
             }
             Ok(Err(error)) => (Err(error.to_string()), Ended::Failed),
-            // A client in a hurry says nothing of the cloud.
-            Err(_) if deadline.as_millis() < u128::from(self.escalation.cloud.deadline_millis) => {
+            // A client in a great hurry says nothing of the cloud. Others do: else a dead cloud would be asked for ever.
+            Err(_) if deadline.as_millis() < u128::from(self.escalation.cloud.deadline_millis / HURRY) => {
                 (Err("its client could not wait for the cloud".to_owned()), Ended::GivenUp)
             }
             Err(_) => (Err(format!("no answer within {} ms", deadline.as_millis())), Ended::Failed),

@@ -134,7 +134,7 @@ pub(super) fn answer(reply: &Reply, contract: &Contract, rows: u64) -> Result<Sa
         if Some(bytes.len() as u64) != spec.bytes() {
             return Err(named(&format!("has {} bytes", bytes.len())));
         }
-        if contract.verification.finite_outputs && !finite(&bytes, spec.datatype) {
+        if contract.verification.finite_outputs && !numbers::is_finite(&bytes, spec.datatype) {
             return Err(named(&"is not finite"));
         }
         Ok(bytes)
@@ -142,13 +142,4 @@ pub(super) fn answer(reply: &Reply, contract: &Contract, rows: u64) -> Result<Sa
     let text = |text: &str| text.chars().filter(|c| !c.is_control()).take(63).collect();
     let version = text(wire.model_version.as_deref().unwrap_or_default());
     Ok(Said { outputs: outputs.collect::<Result<_, String>>()?, model: text(&wire.model_name), version })
-}
-
-fn finite(bytes: &[u8], datatype: DataType) -> bool {
-    let whole = |size: usize, finite: fn(&[u8]) -> bool| bytes.chunks_exact(size).all(finite);
-    match datatype {
-        DataType::Fp32 => whole(4, |b| f32::from_le_bytes(b.try_into().unwrap_or([0xff; 4])).is_finite()),
-        DataType::Fp64 => whole(8, |b| f64::from_le_bytes(b.try_into().unwrap_or([0xff; 8])).is_finite()),
-        _ => true,
-    }
 }

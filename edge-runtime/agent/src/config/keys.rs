@@ -86,7 +86,7 @@ pub const KEYS: &[Key] = &[
     key("serve.key", PATH, "none", "PEM: the private key of `serve.certificate`."),
     key("serve.client_ca", PATH, "none", "PEM: clients must present a certificate that one of these signed."),
     key("serve.max_request_bytes", BYTES, "16777216", "Larger requests are refused with 413."),
-    key("serve.max_connections", NUMBER, "256", "More clients at once wait to be accepted."),
+    key("serve.max_connections", NUMBER, "256", "More clients of one listener at once wait to be accepted."),
     key("serve.body_seconds", SECONDS, "30", "A request's body arrives within so long, or its client is told 408."),
     key("serve.drain_seconds", SECONDS, "30", "After SIGTERM, requests in flight have so long to end."),
     key("fetch.retry_seconds", SECONDS, "5", "Pause before a download that was cut off goes on from where it stopped."),

@@ -162,8 +162,9 @@ impl TokenFile {
             known.looked = Instant::now();
             let now = stamp(&self.path);
             if now.is_none() || now != known.stamp {
-                known.stamp = now;
                 let tokens = read(&self.path);
+                // One that could not be read is read again with the next look.
+                known.stamp = now.filter(|_| tokens.is_ok());
                 match &tokens {
                     Ok(all) => tracing::info!(tokens = all.len(), "serve.token_file was read again"),
                     Err(error) if known.tokens != tokens => {

@@ -7,6 +7,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
 use hyper::header::{CONTENT_ENCODING, CONTENT_LENGTH, EXPECT, HeaderValue, VARY, WWW_AUTHENTICATE};
 use hyper::{HeaderMap, Request, StatusCode};
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{Instant, timeout_at};
 
 use super::compress::{self, Coding, Unexpanded};
@@ -107,7 +108,8 @@ async fn wanted(headers: &HeaderMap, body: &mut Incoming, limits: BodyLimits) ->
     let bytes = read(body, limits).await?;
     let Some(coding) = coding else { return Ok(bytes) };
     let size = limits.size;
-    let expanded = apart(bytes, move |bytes| compress::expand(coding, bytes, size)).await;
+    let most = bytes.len().saturating_mul(MOST_TO_ONE).min(size);
+    let expanded = apart(bytes, most, move |bytes| compress::expand(coding, bytes, size)).await;
     match expanded {
         Some(Ok(bytes)) => Ok(bytes),
         Some(Err(Unexpanded::TooLarge)) => Err(Unread::Bomb),
@@ -116,12 +118,29 @@ async fn wanted(headers: &HeaderMap, body: &mut Incoming, limits: BodyLimits) ->
     }
 }
 
-/// Short work here, long work on a thread of its own; nothing if that thread ended before its time.
-async fn apart<T: Send + 'static>(bytes: Bytes, work: impl FnOnce(&[u8]) -> T + Send + 'static) -> Option<T> {
-    if bytes.len() < compress::LONG {
+/// Bodies that are worked on beside the serving thread at once.
+static PLACES: Semaphore = Semaphore::const_new(2);
+/// Deflate makes a byte of at most so many.
+const MOST_TO_ONE: usize = 1032;
+
+/// Short work here, long work, of `size` bytes, on a thread of its own; nothing if that thread ended before its time. Not on the
+/// runtime's: those wait for downloads and for names to be resolved, and whoever asks must not wait for either.
+async fn apart<T: Send + 'static>(
+    bytes: Bytes,
+    size: usize,
+    work: impl FnOnce(&[u8]) -> T + Send + 'static,
+) -> Option<T> {
+    if size < compress::LONG {
         return Some(work(&bytes));
     }
-    tokio::task::spawn_blocking(move || work(&bytes)).await.ok()
+    let place = PLACES.acquire().await.ok()?;
+    let (send, receive) = oneshot::channel();
+    let run = move || {
+        let _ = send.send(work(&bytes)); // whoever asked may have left
+        drop(place);
+    };
+    std::thread::Builder::new().name("compress".to_owned()).spawn(run).ok()?;
+    receive.await.ok()
 }
 
 async fn read(body: &mut Incoming, limits: BodyLimits) -> Result<Bytes, Unread> {
@@ -164,7 +183,8 @@ async fn compressed(headers: &HeaderMap, reply: Reply) -> Reply {
     let (mut head, body) = reply.into_parts();
     let Ok(bytes) = body.collect().await.map(http_body_util::Collected::to_bytes);
     let plain = bytes.clone();
-    match apart(bytes, move |bytes| compress::shrink(coding, bytes)).await {
+    let size = bytes.len();
+    match apart(bytes, size, move |bytes| compress::shrink(coding, bytes)).await {
         Some(Ok(bytes)) => {
             head.headers.insert(CONTENT_ENCODING, HeaderValue::from_static(Coding::name(coding)));
             head.headers.insert(VARY, HeaderValue::from_static("accept-encoding"));

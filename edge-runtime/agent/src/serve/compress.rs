@@ -198,7 +198,7 @@ mod tests {
         assert_eq!(expand(Coding::Deflate, &bare.finish().unwrap(), text.len()).unwrap(), text);
     }
 
-    /// A gigabyte of zeros in a megabyte, and a bomb of many members.
+    /// Zeros, a thousandth of their size, and a bomb of many members.
     #[test]
     fn bombs_are_too_large_before_they_take_memory() {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
@@ -208,6 +208,10 @@ mod tests {
         let bomb = encoder.finish().unwrap();
         assert!(bomb.len() < 32 << 10);
         assert_eq!(expand(Coding::Gzip, &bomb, 1 << 20), Err(Unexpanded::TooLarge));
+        let bomb = shrink(Coding::Deflate, &[0; 2 << 20]).unwrap();
+        assert_eq!(expand(Coding::Deflate, &bomb, 1 << 20), Err(Unexpanded::TooLarge));
+        // It ends only if the bound acts while it is read.
+        assert_eq!(collect(io::repeat(0), 1 << 20).unwrap(), None);
         let member = shrink(Coding::Gzip, &[0; 1000]).unwrap();
         assert_eq!(expand(Coding::Gzip, &member.repeat(100), 99_999), Err(Unexpanded::TooLarge));
         assert_eq!(expand(Coding::Gzip, &member.repeat(100), 100_000).unwrap().len(), 100_000);

@@ -25,8 +25,7 @@ const FIRST: Duration = Duration::from_secs(2);
 pub(crate) struct Server {
     pub(crate) service: Arc<Service>,
     pub(crate) body: BodyLimits,
-    /// Over all listeners together.
-    pub(crate) places: Arc<Semaphore>,
+    /// Of each listener: who fills up one leaves the others alone.
     pub(crate) max_connections: usize,
     pub(crate) drain: Duration,
 }
@@ -38,12 +37,10 @@ impl Server {
             listeners.into_iter().map(|listener| tokio::spawn(self.clone().accept(listener, stop.clone()))).collect();
         stopped(&mut stop).await;
         let until = Instant::now() + self.drain;
-        let places = u32::try_from(self.max_connections).unwrap_or(u32::MAX);
         let drained = async {
             for listener in all {
                 let _ = listener.await;
             }
-            let _ = self.places.acquire_many(places).await;
         };
         if timeout_at(until, drained).await.is_err() {
             tracing::warn!("some requests were still in flight when the time to drain was over");
@@ -51,17 +48,18 @@ impl Server {
     }
 
     /// Takes connections until told to stop; whoever connected by then is answered: closing would reset them.
+    /// Returns when every connection has ended.
     async fn accept(self, listener: Listener, mut stop: watch::Receiver<bool>) {
+        let places = Arc::new(Semaphore::new(self.max_connections));
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 () = stopped(&mut stop) => break,
             };
             match accepted {
-                // One connection of each listener waits here for its place, the others in the kernel's queue, not in our memory.
-                // A place taken before anybody has come would be missing at the other listeners.
+                // One connection waits here for its place, the others in the kernel's queue, not in our memory.
                 Ok(accepted) => {
-                    let Ok(place) = Arc::clone(&self.places).acquire_owned().await else { return };
+                    let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
                     self.serve(accepted, listener.guarded, place, &stop);
                 }
                 Err(error) => {
@@ -73,9 +71,10 @@ impl Server {
         }
         let guarded = listener.guarded;
         for accepted in listener.waiting() {
-            let Ok(place) = Arc::clone(&self.places).acquire_owned().await else { return };
+            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
             self.serve(accepted, guarded, place, &stop);
         }
+        let _ = places.acquire_many(u32::try_from(self.max_connections).unwrap_or(u32::MAX)).await;
     }
 
     fn serve(&self, accepted: Accepted, guarded: bool, place: OwnedSemaphorePermit, stop: &watch::Receiver<bool>) {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ballast_bundle::{Contract, TensorSpec};
 use bytes::Bytes;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -57,11 +57,11 @@ struct Parameters {
     #[serde(default)]
     binary_data: Option<bool>,
     // Looked at where the model carries state; whatever they are elsewhere is ignored.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "scalar")]
     sequence_id: Option<Value>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "scalar")]
     sequence_start: Option<Value>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "scalar")]
     sequence_end: Option<Value>,
     /// Microseconds; 0 is none.
     #[serde(default)]
@@ -71,6 +71,16 @@ struct Parameters {
     shared_memory_region: Option<String>,
     #[serde(default)]
     classification: Option<u64>,
+}
+
+/// A value whose elements, if it has any, are not kept: they would take a hundred times the memory of their text.
+fn scalar<'de, D: Deserializer<'de>>(read: D) -> Result<Option<Value>, D::Error> {
+    let raw = <&RawValue>::deserialize(read)?;
+    match raw.get().bytes().next() {
+        Some(b'[') => Ok(Some(Value::Array(Vec::new()))),
+        Some(b'{') => Ok(Some(Value::Object(serde_json::Map::new()))),
+        _ => serde_json::from_str(raw.get()).map_err(serde::de::Error::custom),
+    }
 }
 
 impl Parameters {
@@ -420,6 +430,17 @@ pub(crate) mod tests {
             let error = read(a, b).unwrap_err();
             assert!(error.contains(says), "{says}: {error}");
         }
+    }
+
+    #[test]
+    fn what_is_no_sequence_is_not_kept() {
+        let text = r#"{"sequence_id":[{"":0},{"":0}],"sequence_start":{"a":[1]},"sequence_end":null}"#;
+        let read: Parameters = serde_json::from_str(text).unwrap();
+        assert_eq!(read.sequence_id, Some(Value::Array(Vec::new())));
+        assert_eq!(read.sequence_start, Some(Value::Object(serde_json::Map::new())));
+        assert_eq!(read.sequence_end, None);
+        let read: Parameters = serde_json::from_str(r#"{"sequence_id":"a","sequence_end":true}"#).unwrap();
+        assert_eq!((read.sequence_id, read.sequence_end), (Some("a".into()), Some(true.into())));
     }
 
     #[test]

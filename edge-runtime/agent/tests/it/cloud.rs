@@ -272,7 +272,7 @@ fn whatever_stands_there_the_edge_answers() {
         (http("200 OK", "{\"outputs\":[]}"), "has no output"),
         (other("[1,9]", "[1,2,3,4,5,6,7,8,9]"), "the edge's is FP32"),
         (other("[1,10]", "[1,2,3]"), "has 3 elements"),
-        (Behind::Says("HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{".to_owned()), "no answer"),
+        (Behind::Says("HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{".to_owned()), "no answer: "),
         (http("200 OK", &"x".repeat(200_000)), "is longer than"),
     ];
     // The breaker opens at the fifth failure in a row; an answer that is right closes it in between.
@@ -333,6 +333,11 @@ fn a_budget_of_nothing_sends_nothing_and_what_was_spent_stays_spent_over_restart
     gateway.start(&["--set", "privacy=Any"]);
     wait_for("1.0.0 answers", || gateway.image(&[0; 256]).status == 200);
     (0..3).for_each(|n| own(&live, &gateway, n));
+    // The minute that was running counts as used up; in the next one it is the bytes that are missing.
+    wait_for("the budget is still used up", || {
+        own(&live, &gateway, 0);
+        outcome(&gateway, "over_bytes") > 0
+    });
     let bytes = metric(&gateway, "ballast_escalation_bytes_total{deployment=\"digits\"}");
     assert_eq!(bytes, 0, "nothing since the start");
 }

@@ -27,6 +27,8 @@ type Way = Vec<Step>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
     Unsure,
+    /// The same while the disk takes nothing.
+    Unwritten,
     Sure,
     Chosen,
     EndAnswered,
@@ -37,8 +39,9 @@ enum Step {
     NextDay,
 }
 
-const STEPS: [Step; 9] = [
+const STEPS: [Step; 10] = [
     Step::Unsure,
+    Step::Unwritten,
     Step::Sure,
     Step::Chosen,
     Step::EndAnswered,
@@ -62,9 +65,9 @@ fn replay(way: &[Step]) -> Option<World> {
     let mut permits: Vec<Permit> = Vec::new();
     for step in way {
         match step {
-            Step::Unsure | Step::Sure | Step::Chosen => {
+            Step::Unsure | Step::Unwritten | Step::Sure | Step::Chosen => {
                 let (share, coin) = match step {
-                    Step::Unsure => (0.3, NOT_CHOSEN),
+                    Step::Unsure | Step::Unwritten => (0.3, NOT_CHOSEN),
                     Step::Chosen => (0.99, CHOSEN),
                     _ => (0.99, NOT_CHOSEN),
                 };
@@ -75,11 +78,17 @@ fn replay(way: &[Step]) -> Option<World> {
                         assert_eq!(keep == Keep::Sure, *step == Step::Sure, "{way:?}");
                         assert_eq!(keep == Keep::Busy, keep == Keep::Busy && permits.len() == 2, "{way:?}");
                     }
-                    (Decision::Ask(permit), Step::Unsure) | (Decision::Label(permit), Step::Chosen) => {
+                    (Decision::Ask(permit), Step::Unwritten) if permit.keep_first => {
+                        world.escalator.ended(permit, Ended::NotSent, world.now);
+                    }
+                    (Decision::Ask(permit), Step::Unsure | Step::Unwritten)
+                    | (Decision::Label(permit), Step::Chosen) => {
                         assert!(!paused, "{way:?}: asked within a pause");
                         assert_eq!(permit.random, *step == Step::Chosen);
                         if permit.keep_first {
-                            world.disk = Some(world.escalator.kept());
+                            let kept = world.escalator.kept();
+                            world.disk = Some(kept);
+                            world.escalator.written(kept);
                         }
                         assert_eq!(world.disk, Some(world.escalator.kept()), "{way:?}: sent before it was kept");
                         permits.push(permit);

@@ -68,6 +68,7 @@ proptest! {
                             since = now / DAY;
                             if permit.keep_first {
                                 disk = Some(escalator.kept());
+                                escalator.written(escalator.kept());
                             }
                             spent += bytes;
                             permits.push((permit, bytes));

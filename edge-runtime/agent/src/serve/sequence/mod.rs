@@ -184,6 +184,10 @@ impl Context {
                 .ok_or(NoAnswer::Gone("the model changed while the request waited; read its metadata and ask again"))?;
             by = route.by();
         }
+        // Its client was told that there was no answer: a first request must not drop what was before.
+        if self.expires.is_some_and(|expires| expires <= Instant::now()) {
+            return Err(NoAnswer::Expired);
+        }
         if !lock(&turn.book).begin(&turn.key, ask.start) {
             return Err(unknown(&route.primary.contract, &id));
         }
