@@ -136,8 +136,8 @@ impl Line {
         let sent: u64 = inputs.iter().map(|bytes| bytes.len() as u64).sum();
         let bytes = sent.saturating_add(wire::longest(own.contract, own.rows)).saturating_add(OVERHEAD);
         let most = Duration::from_millis(self.escalation.cloud.deadline_millis);
-        let left = own.expires.map_or(most, |at| at.saturating_duration_since(Instant::now()));
-        let deadline = most.min(left.saturating_sub(TO_ANSWER));
+        let left = own.expires.map(|at| at.saturating_duration_since(Instant::now()).saturating_sub(TO_ANSWER));
+        let deadline = left.map_or(most, |left| left.min(most));
         if deadline.is_zero() {
             return alone; // nothing is paid for what could not even be sent
         }
@@ -192,10 +192,7 @@ impl Line {
         let pending = Pending { keeping: &self.keeping, permit: Some(permit) };
         let until = Instant::now() + deadline;
         let (said, ended) = match !keep_first || self.kept(deadline).await {
-            true => {
-                let left = until.saturating_duration_since(Instant::now());
-                self.exchange(contract, inputs, rows, left).await
-            }
+            true => self.exchange(contract, inputs, rows, deadline, until).await,
             false => (Err("the budget could not be written; nothing was sent".to_owned()), Ended::NotSent),
         };
         let said = said.and_then(|said| {
@@ -229,6 +226,7 @@ impl Line {
         inputs: &[Bytes],
         rows: u64,
         deadline: Duration,
+        until: Instant,
     ) -> (Result<wire::Said, String>, Ended) {
         // Nothing leaves but through here.
         let body = Tensors::Input(wire::request(contract, inputs, rows));
@@ -237,7 +235,7 @@ impl Line {
             Err(error) => return (Err(error.to_string()), Ended::NotSent),
         };
         let limit = usize::try_from(wire::longest(contract, rows)).unwrap_or(usize::MAX);
-        match tokio::time::timeout(deadline, self.server.ask(outgoing, limit)).await {
+        match tokio::time::timeout_at(until.into(), self.server.ask(outgoing, limit)).await {
             Ok(Ok(reply)) => {
                 let bytes = reply.metered;
                 self.tally.bytes.fetch_add(bytes, Ordering::Relaxed);

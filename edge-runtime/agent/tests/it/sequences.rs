@@ -272,7 +272,7 @@ fn nobody_drives_a_release_off_the_gateway_by_what_he_makes_it_carry() {
         assert_eq!((y(&reply), reply.by().as_str()), ((3e38, true), "candidate"));
     }
     assert_eq!(y(&ask(-3e38, id(1))), (0.0, false), "and goes on from there");
-    assert!(fleet.is("2.0.0", ReleaseState::Trial), "it was never the release");
+    wait_for("it was never the release", || fleet.is("2.0.0", ReleaseState::Trial));
     assert!(gateway.metrics().contains("ballast_sequences_reset_total{model=\"digits\"} 20"));
 }
 
