@@ -1,6 +1,6 @@
 //! The protocol's request out of a contract's inputs, and its answer into a contract's outputs.
 
-use ballast_bundle::{Batch, Contract, DataType, TensorSpec};
+use ballast_bundle::{Batch, Contract, TensorSpec};
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::json;
