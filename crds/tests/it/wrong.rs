@@ -39,6 +39,12 @@ pub fn other(kind: &str, name: &str, spec: Value) -> Value {
 pub fn objects() -> Vec<Value> {
     let source = |uri: &str| json!({"uri": uri, "digest": format!("sha256:{}", "0".repeat(64))});
     let steps = |list: Value| with("/spec/rollout", json!({"steps": list}));
+    let asks = |below: &str, endpoint: &str, more: Value| {
+        let mut cloud = json!({"endpoint": endpoint, "model": "digits-large"});
+        cloud.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let confidence = json!({"output": "scores", "scores": "Logits", "below": below});
+        with("/spec/escalation", json!({"confidence": confidence, "cloud": cloud}))
+    };
     vec![
         with("/apiVersion", json!("v1")),
         with("/kind", json!("Pod")),
@@ -130,6 +136,11 @@ pub fn objects() -> Vec<Value> {
         steps(json!([{"gateways": 5}, {"gateways": 1}, {"gateways": "100%"}])),
         steps(json!([{"gateways": 5}, {"gateways": 5}, {"gateways": "100%"}])),
         steps(json!([{"gateways": "50%"}, {"gateways": "5%"}, {"gateways": "100%"}])),
+        asks("1.5", "https://cloud.example", json!({})),
+        asks("0.85", "http://cloud.example", json!({})),
+        asks("0.85", "https://cloud.example", json!({"deadline": "1m"})),
+        asks("0.85", "https://cloud.example", json!({"ca": "/etc/ssl/ca.pem"})),
+        asks("0.85", "https://cloud.example", json!({"model": "../x"})),
         with("/spec/revisionHistoryLimit", json!(null)),
         with("/spec/model/variants", json!([{"name": "Int8", "fromModel": true}])),
         with(
