@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::Span;
 use crate::schema::{labels, rules, texts};
 
-/// Lets gateways enrol into this namespace. The value lands in a Secret of the same name, or in directory mode in
+/// Lets gateways enrol into this namespace. The value lands in the Secret `NAME-enrollment`, or in directory mode in
 /// `STATE/tokens/NAME`.
 #[allow(clippy::duplicated_attributes)] // every printcolumn has a type_ and a json_path of its own
 #[derive(CustomResource, Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
