@@ -142,8 +142,8 @@ pub trait Source: Send + Sync + 'static {
     }
     /// After a pass over everything: whatever waits for its withdrawal may go, unless it is still remembered.
     fn settled(&self, _remembered: &dyn Fn(&DeploymentRef) -> bool) {}
-    /// Gives a token's text to whoever may read it, besides its file. A place that is taken is an error where the token is a
-    /// `fresh` one: somebody else has it.
+    /// Gives a token's text to whoever may read it, besides its file. A place that is taken is an error where the text is a
+    /// `fresh` one: it is somebody else's, or holds the text of before.
     fn hand_over<'a>(
         &'a self,
         _token: &'a EnrollmentToken,

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
-use ballast_bundle::{NamespaceUid, UnixMillis};
+use ballast_bundle::{Digest, NamespaceUid, UnixMillis};
 use ballast_crds::{EnrollmentToken, EnrollmentTokenSpec};
 use kube::ResourceExt as _;
 use serde::{Deserialize, Serialize};
@@ -25,9 +25,16 @@ struct Kept {
     uid: Option<String>,
     /// What it was made of, with the time of creation; absent until it is made in this process.
     spec: Option<(EnrollmentTokenSpec, u64)>,
+    /// Of the text that was handed over last; an earlier version did not note it.
+    handed: Option<Digest>,
 }
 
 impl Kept {
+    /// Whether what is in a text's place already is this text, as far as anybody can tell without reading it.
+    fn is_there(&self, text: &str) -> bool {
+        self.handed.is_none_or(|handed| handed == Digest::of(text.as_bytes()))
+    }
+
     /// Whether the object with this UID is the one that it was made from.
     fn is_of(&self, uid: Option<&str>) -> bool {
         self.uid.as_deref().is_none_or(|own| uid.is_none_or(|uid| uid == own))
@@ -122,6 +129,8 @@ struct Line {
     name: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     uid: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    handed: Option<Digest>,
 }
 
 const FILE: &str = "token-objects.json";
@@ -130,7 +139,10 @@ const FILE: &str = "token-objects.json";
 pub fn load(state: &StateDir) -> Result<KeptTokens, StateError> {
     let lines: Vec<Line> = state::read_json(&state.path(FILE))?.unwrap_or_default();
     let kept = |line: Line| {
-        ((line.namespace, line.name), Kept { namespace_name: line.namespace_name, uid: line.uid, spec: None })
+        (
+            (line.namespace, line.name),
+            Kept { namespace_name: line.namespace_name, uid: line.uid, spec: None, handed: line.handed },
+        )
     };
     Ok(KeptTokens { kept: lines.into_iter().map(kept).collect(), ..KeptTokens::default() })
 }
@@ -142,6 +154,7 @@ impl KeptTokens {
             namespace_name: kept.namespace_name.clone(),
             name: name.clone(),
             uid: kept.uid.clone(),
+            handed: kept.handed,
         };
         let mut lines: Vec<Line> = self.kept.iter().map(line).collect();
         lines.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
@@ -230,7 +243,10 @@ impl Controller {
         };
         match made {
             Ok(text) => {
-                let fresh = self.kept_tokens.lock().unwrap_or_else(PoisonError::into_inner).fresh.contains(&key);
+                let fresh = {
+                    let tokens = self.kept_tokens.lock().unwrap_or_else(PoisonError::into_inner);
+                    tokens.fresh.contains(&key) || tokens.kept.get(&key).is_some_and(|kept| !kept.is_there(&text))
+                };
                 if let Err(error) = self.source.hand_over(token, &text, fresh).await {
                     let mut tokens = self.kept_tokens.lock().unwrap_or_else(PoisonError::into_inner);
                     let failed = Failed::again(tokens.failed.get(&key), Instant::now());
@@ -243,13 +259,19 @@ impl Controller {
                     );
                 }
                 tracing::info!(token = name, uses = asked.uses, "enrolment token ready");
-                let kept = Kept { namespace_name, uid: uid.clone(), spec: Some(spec) };
+                let kept = Kept {
+                    namespace_name,
+                    uid: uid.clone(),
+                    spec: Some(spec),
+                    handed: Some(Digest::of(text.as_bytes())),
+                };
+                let line = (kept.uid.clone(), kept.handed);
                 let mut tokens = self.kept_tokens.lock().unwrap_or_else(PoisonError::into_inner);
                 tokens.fresh.remove(&key);
                 tokens.failed.remove(&key);
                 let before = tokens.kept.insert(key, kept);
-                // One of an earlier version: from now on it is told from the next object of its name.
-                if before.is_none_or(|before| before.uid != uid)
+                // After a restart it is told from the next object of its name, and from the next text.
+                if before.is_none_or(|before| (before.uid, before.handed) != line)
                     && let Err(e) = tokens.save(&self.state)
                 {
                     tracing::error!(error = %e, "the list of tokens could not be kept; the next start notes it again");
@@ -276,7 +298,9 @@ impl Controller {
         }
         tokens.refused.remove(key);
         tokens.fresh.insert(key.clone());
-        tokens.kept.insert(key.clone(), Kept { namespace_name: namespace_name.to_owned(), uid, spec: None });
+        tokens
+            .kept
+            .insert(key.clone(), Kept { namespace_name: namespace_name.to_owned(), uid, spec: None, handed: None });
         let saved = tokens.save(&self.state);
         if saved.is_err() {
             tokens.kept.remove(key);
@@ -316,6 +340,19 @@ impl Controller {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn another_text_than_the_one_that_was_handed_over_is_not_there() {
+        let kept = |handed: Option<&str>| Kept {
+            namespace_name: "plant".into(),
+            uid: None,
+            spec: None,
+            handed: handed.map(|text| Digest::of(text.as_bytes())),
+        };
+        assert!(kept(Some("token")).is_there("token"));
+        assert!(!kept(Some("token")).is_there("token of another endpoint"));
+        assert!(kept(None).is_there("token"), "nobody noted what was handed over");
+    }
 
     #[test]
     fn pauses_double_up_to_five_minutes() {

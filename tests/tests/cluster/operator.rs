@@ -122,6 +122,31 @@ fn what_only_the_operator_can_refuse_is_said_in_the_status() {
     assert!(status.to_string().contains("files are read in directory mode only"), "{status}");
     // Nothing was signed: the object waits for nobody.
     plant.cluster.kubectl(&["delete", "mdep", "digits", "--namespace", "plant", "--timeout=60s"]).unwrap();
+
+    // Whoever has the operator's token reads no Secret of a team, and makes none but those that the operator makes.
+    let who = "--as=system:serviceaccount:ballast:ballast";
+    let may =
+        |plant: &Plant, verb| plant.cluster.kubectl(&["auth", "can-i", verb, "secrets", "-n", "plant", who]).is_ok();
+    assert_eq!(
+        ["create", "get", "list", "update", "delete"].map(|verb| may(&plant, verb)),
+        [true, false, false, false, false]
+    );
+    let make = |plant: &Plant, namespace: &str, name: &str, kind: &str| {
+        let (namespace, kind) = (format!("--namespace={namespace}"), format!("--type={kind}"));
+        plant.cluster.kubectl(&["create", "secret", "generic", name, &namespace, &kind, "--dry-run=server", who])
+    };
+    for (namespace, name, kind) in [
+        ("kube-system", "bootstrap-token-abcdef", "bootstrap.kubernetes.io/token"),
+        ("plant", "hall-9-enrollment", "bootstrap.kubernetes.io/token"),
+        ("plant", "another", "Opaque"),
+        ("plant", "ballast-key-root", "Opaque"),
+    ] {
+        // A policy that is new is not in force at once.
+        let refused = plant.until("the policy", |plant| Ok(make(plant, namespace, name, kind).err())).unwrap();
+        assert!(refused.to_string().contains("Secrets of enrolment tokens and of its own keys"), "{name}: {refused}");
+    }
+    make(&plant, "plant", "hall-9-enrollment", "Opaque").unwrap();
+    make(&plant, "ballast", "ballast-key-another", "Opaque").unwrap();
 }
 
 #[test]

@@ -103,7 +103,7 @@ impl Vault for KeySecrets {
 }
 
 /// Puts a token's text into the Secret `NAME-enrollment` beside its object, with which it goes. One that is there is left
-/// alone: it holds this token of an earlier start, or, where the token is `fresh`, it is somebody else's.
+/// alone: it holds this text of an earlier start, or, where the text is `fresh`, another one.
 pub(super) async fn hand_over(
     client: &Client,
     token: &EnrollmentToken,
@@ -133,6 +133,10 @@ pub(super) async fn hand_over(
     let doing = format!("creating the Secret {namespace}/{name}-enrollment");
     match ask(&doing, api.create(&parameters(), &secret)).await {
         Err(error) if error.is_conflict() && !fresh => Ok(()),
+        Err(KubernetesError::Refused { doing, code: 409, .. }) => {
+            let message = "it is there and holds another text, which gateways cannot enrol with; delete the EnrollmentToken and apply it again, or delete the Secret".into();
+            Err(KubernetesError::Refused { doing, message, code: 409 })
+        }
         other => other.map(drop),
     }
 }
