@@ -39,7 +39,8 @@ def ballast(program, *arguments):
 
 def build():
     cargo = os.environ.get("CARGO", "cargo")
-    command = [cargo, "build", "--quiet", "--package", "ballast-cli", "--bin", "ballast", "--message-format", "json"]
+    # Whole, as the suite builds it: what one package alone needs of its dependencies would be compiled once more.
+    command = [cargo, "build", "--quiet", "--workspace", "--bins", "--message-format", "json"]
     output = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
     made = [json.loads(line) for line in output.splitlines()]
     return next(m["executable"] for m in made if m.get("executable") and m["target"]["name"] == "ballast")
