@@ -32,22 +32,19 @@ impl Batch {
     }
 }
 
-/// Elements before the axis, and bytes of one row from there on.
+/// Elements before the axis, and bytes of one row from there on. Where those are none, there is nothing to walk.
 fn strides(spec: &TensorSpec, axis: usize) -> (usize, usize) {
     let product = |dims: Option<&[u64]>| {
         dims.unwrap_or_default().iter().fold(1usize, |n, d| n.saturating_mul(usize::try_from(*d).unwrap_or(usize::MAX)))
     };
     let inner = product(spec.shape.get(axis.saturating_add(1)..)).saturating_mul(spec.datatype.size());
-    (product(spec.shape.get(..axis)), inner)
+    (if inner == 0 { 0 } else { product(spec.shape.get(..axis)) }, inner)
 }
 
 /// Rows of `spec` (extent 1 along `axis`) as one tensor.
 pub fn join<B: AsRef<[u8]>>(spec: &TensorSpec, axis: usize, rows: &[B]) -> Vec<u8> {
     let (outer, inner) = strides(spec, axis);
     let mut out = Vec::with_capacity(rows.iter().map(|row| row.as_ref().len()).sum());
-    if inner == 0 {
-        return out;
-    }
     for at in 0..outer {
         let start = at.saturating_mul(inner);
         rows.iter().for_each(|row| {
@@ -61,9 +58,6 @@ pub fn join<B: AsRef<[u8]>>(spec: &TensorSpec, axis: usize, rows: &[B]) -> Vec<u
 pub fn part(spec: &TensorSpec, axis: usize, batch: &[u8], rows: usize, n: usize) -> Vec<u8> {
     let (outer, inner) = strides(spec, axis);
     let mut out = Vec::with_capacity(outer.saturating_mul(inner).min(batch.len()));
-    if inner == 0 {
-        return out;
-    }
     for at in 0..outer {
         let start = at.saturating_mul(rows).saturating_add(n).saturating_mul(inner);
         out.extend_from_slice(batch.get(start..start.saturating_add(inner)).unwrap_or_default());
@@ -75,6 +69,14 @@ pub fn part(spec: &TensorSpec, axis: usize, batch: &[u8], rows: usize, n: usize)
 mod tests {
     use super::*;
     use crate::DataType;
+
+    #[test]
+    fn any_number_of_rows_of_nothing_is_no_work() {
+        let most = u64::from(u32::MAX);
+        let spec = TensorSpec { name: "x".into(), datatype: DataType::Fp32, shape: vec![most, most, 1, 0] };
+        assert!(join(&spec, 2, &[[0u8; 0]; 3]).is_empty());
+        assert!(part(&spec, 2, &[], 3, 1).is_empty());
+    }
 
     #[test]
     fn a_batch_is_its_rows_along_any_axis() {

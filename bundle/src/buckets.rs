@@ -276,8 +276,8 @@ fn runs(size: usize, whole: &[u64], part: &[u64], each: &mut dyn FnMut(usize, us
     }
 }
 
-/// One element, little-endian.
-fn element(datatype: DataType, value: i64) -> Vec<u8> {
+/// One element, little-endian; of a value that [`holds`] allows.
+pub(crate) fn element(datatype: DataType, value: i64) -> Vec<u8> {
     match datatype {
         DataType::Fp32 => (value as f32).to_le_bytes().to_vec(),
         DataType::Fp64 => (value as f64).to_le_bytes().to_vec(),

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Contract, DataType, TensorSpec, half};
+use crate::{Contract, DataType, TensorSpec, buckets};
 
 /// Most sequences that any contract may allow at once.
 pub const MAX_SEQUENCES: u32 = 65_536;
@@ -64,27 +64,16 @@ impl StateInput {
 
 /// A whole number as an element, where it is one exactly.
 fn element(datatype: DataType, n: i64) -> Option<Vec<u8>> {
-    // Every whole number up to 2 to the bits of the fraction and one.
-    let exact = |bits: u32| n.unsigned_abs() <= 1 << bits;
-    Some(match datatype {
-        DataType::Bool => vec![u8::from(match n {
-            0 => false,
-            1 => true,
-            _ => return None,
-        })],
-        DataType::Uint8 => u8::try_from(n).ok()?.to_le_bytes().to_vec(),
-        DataType::Uint16 => u16::try_from(n).ok()?.to_le_bytes().to_vec(),
-        DataType::Uint32 => u32::try_from(n).ok()?.to_le_bytes().to_vec(),
-        DataType::Uint64 => u64::try_from(n).ok()?.to_le_bytes().to_vec(),
-        DataType::Int8 => i8::try_from(n).ok()?.to_le_bytes().to_vec(),
-        DataType::Int16 => i16::try_from(n).ok()?.to_le_bytes().to_vec(),
-        DataType::Int32 => i32::try_from(n).ok()?.to_le_bytes().to_vec(),
-        DataType::Int64 => n.to_le_bytes().to_vec(),
-        DataType::Fp32 => exact(24).then_some(n as f32)?.to_le_bytes().to_vec(),
-        DataType::Fp64 => exact(53).then_some(n as f64)?.to_le_bytes().to_vec(),
-        DataType::Fp16 => half::to_fp16(exact(11).then_some(n as f32)?).to_le_bytes().to_vec(),
-        DataType::Bf16 => half::to_bf16(exact(8).then_some(n as f32)?).to_le_bytes().to_vec(),
-    })
+    // Floats are exactly every whole number up to 2 to the bits of the fraction and one.
+    let bits = match datatype {
+        DataType::Fp64 => 53,
+        DataType::Fp32 => 24,
+        DataType::Fp16 => 11,
+        DataType::Bf16 => 8,
+        _ => 63,
+    };
+    let exact = n.unsigned_abs() <= 1 << bits && buckets::holds(datatype, n);
+    exact.then(|| buckets::element(datatype, n))
 }
 
 /// Inputs that a gateway fills in by itself, and for how many sequences it does.

@@ -3,20 +3,16 @@
 use ballast_crds::validate::Admission;
 use serde_json::{Value, json};
 
+use crate::wrong;
+
 fn object() -> Value {
-    json!({
-        "apiVersion": "ballast.dev/v1alpha1",
-        "kind": "ModelDeployment",
-        "metadata": {"name": "digits", "namespace": "plant"},
-        "spec": {
-            "model": {"version": "1.0.0", "source": {"uri": "file:///digits.onnx", "digest": format!("sha256:{}", "0".repeat(64))}},
-            "gatewaySelector": {"matchLabels": {"line": "bottling"}},
-            "escalation": {
-                "confidence": {"output": "scores", "scores": "Logits", "below": "0.85"},
-                "cloud": {"endpoint": "https://cloud.example:8443/infer", "model": "digits-large"},
-            },
-        },
-    })
+    wrong::with(
+        "/spec/escalation",
+        json!({
+            "confidence": {"output": "scores", "scores": "Logits", "below": "0.85"},
+            "cloud": {"endpoint": "https://cloud.example:8443/infer", "model": "digits-large"},
+        }),
+    )
 }
 
 fn with(pointer: &str, value: Value) -> Value {
